@@ -1,0 +1,43 @@
+# `make up` and `make test` need Python 3.11 or newer and the package registries, nothing else.
+.DEFAULT_GOAL := help
+.PHONY: help up test check quality fmt cov clean-venv
+
+# The first interpreter on PATH that is new enough. Looked for only by the targets that need it.
+python = $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; \
+	done),$(error Python 3.11 or newer is needed, but none is on PATH))
+bin := .venv/bin
+
+# A recipe's long-running lines are their own process (exec), so that a signal sent to make arrives.
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+up: ## run everything on this machine, until Ctrl-C
+	@exec $(python) infra/local/environment.py run
+	@exec $(bin)/keyledger up
+
+test: quality ## check the code, then run every test; SERVERS=containers takes Postgres and NATS from Docker
+	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest --cov --cov-report=term $(ARGS)
+
+check: quality ## what can be checked in under a minute, without servers
+	exec $(bin)/python -m pytest -q tests/architecture tests/unit
+
+quality: .dev
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/basedpyright
+	$(bin)/lint-imports
+
+fmt: .dev ## format the code and mend what can be mended
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+cov: .dev ## the last run's coverage, line by line
+	$(bin)/coverage report --show-missing
+
+clean-venv: ## remove the environment; the next target makes it anew
+	rm -rf .venv
+
+.PHONY: .dev
+.dev:
+	@exec $(python) infra/local/environment.py dev

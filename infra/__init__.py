@@ -1,0 +1,1 @@
+"""What runs Keyledger on one machine or in a container, and what tests it there."""

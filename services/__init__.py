@@ -1,0 +1,1 @@
+"""The services: keys, verifier, usage, and the command line that runs them."""
