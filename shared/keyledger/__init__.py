@@ -1,0 +1,1 @@
+"""Keyledger, the library: what its services and their callers share."""

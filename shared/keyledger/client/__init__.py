@@ -1,0 +1,1 @@
+"""For callers: the async client and the ASGI middleware."""

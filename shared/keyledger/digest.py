@@ -1,0 +1,87 @@
+"""Digests: keyed BLAKE2b-256 (RFC 7693) of a token under a named pepper.
+
+A pepper lives outside Postgres and NATS, so a stolen database proves nothing. A digest under *any* pepper
+held is accepted and is definitive. Argon2id is `keyledger.server.proof`, and never on this path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+SIZE = 32
+PEPPER_SIZE = 32
+_NOTHING = bytes(SIZE)
+
+
+class PepperError(Exception):
+    """The peppers on disk cannot be used; the message names the file, never its content."""
+
+
+class Peppers:
+    """The peppers this process holds; new digests are made under the active one.
+
+    Hash objects are prepared once and copied for each digest, which halves the cost of keying.
+    """
+
+    def __init__(self, peppers: Mapping[str, bytes], active: str) -> None:
+        if active not in peppers:
+            raise PepperError(f"the active pepper {active!r} is not among those held")
+        if any(len(pepper) != PEPPER_SIZE for pepper in peppers.values()):
+            raise PepperError(f"a pepper is {PEPPER_SIZE} bytes long")
+        self.active = active
+        self._prepared = {
+            name: hashlib.blake2b(key=pepper, digest_size=SIZE) for name, pepper in sorted(peppers.items())
+        }
+
+    def __repr__(self) -> str:
+        return f"Peppers({', '.join(self._prepared)}; active {self.active})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the peppers held."""
+        return tuple(self._prepared)
+
+    def digest(self, token: str) -> bytes:
+        """The digest of `token` under the active pepper, 32 bytes."""
+        return self._digest(self.active, token)
+
+    def proves(self, token: str, digests: Mapping[str, bytes]) -> bool:
+        """Whether `token` has one of these digests (pepper id → digest), compared in constant time.
+
+        With no digest under a held pepper the answer is False after the same amount of work.
+        """
+        for name in self._prepared:
+            expected = digests.get(name)
+            if expected is not None:
+                return hmac.compare_digest(self._digest(name, token), expected)
+        hmac.compare_digest(self._digest(self.active, token), _NOTHING)
+        return False
+
+    def _digest(self, name: str, token: str) -> bytes:
+        state = self._prepared[name].copy()
+        state.update(token.encode())
+        return state.digest()
+
+
+def load_peppers(folder: Path) -> Peppers:
+    """Read every `<id>.pepper` (64 hex characters) of `folder`; the last by name is active.
+
+    Raises `PepperError` when there is none, or one cannot be read.
+    """
+    peppers: dict[str, bytes] = {}
+    for path in sorted(folder.glob("*.pepper")):
+        try:
+            peppers[path.stem] = bytes.fromhex(path.read_text().strip())
+        except (OSError, ValueError):
+            raise PepperError(f"{path.name} is not a readable pepper of 64 hex characters") from None
+    if not peppers:
+        raise PepperError(f"there is no *.pepper file in {folder}")
+    return Peppers(peppers, active=max(peppers, key=_age))
+
+
+def _age(name: str) -> tuple[int, str]:
+    # p10 is younger than p9
+    return len(name), name

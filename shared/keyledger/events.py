@@ -1,0 +1,347 @@
+"""The wire: every event of the key log, its codec, its canonical bytes and the chain's hash.
+
+Tags are written out and frozen, with golden files in the tests: a new field gets a default, a new meaning
+gets a new tag. A consumer looks at the tag first (`decode` answers `Unknown` for one it does not know), so
+that an event from the future costs one key and not the whole consumer.
+
+What a person may have typed sits in an event's `private` part. In the log it is ciphertext (`bytes`); the
+key service opens it for the feed, leaving the proofs out; it is None once the workspace's data key is
+destroyed. The hash covers the ciphertext, so the chain outlives the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+Environment: TypeAlias = Literal["live", "test"]
+OnOutage: TypeAlias = Literal["static", "closed", "open"]
+Retire: TypeAlias = Literal["at_overlap", "on_first_use"]
+
+GENESIS = bytes(32)
+SYSTEM_ACTOR = "system"
+
+
+class RateLimit(Struct, frozen=True, omit_defaults=True):
+    """At most `limit` requests in each epoch-aligned cell of `window_seconds`.
+
+    `on_outage` says what holds while no grants can be had; None is the default, `static`.
+    """
+
+    limit: int
+    window_seconds: int
+    on_outage: OnOutage | None = None
+
+
+class NewSecret(Struct, frozen=True):
+    """A secret as recorded: what may be shown of it, and its digests by pepper id."""
+
+    hint: str
+    digests: dict[str, bytes]
+
+
+class KeyText(Struct, frozen=True, omit_defaults=True):
+    """The private part of `key_created`. `proof` is the Argon2id PHC string; the feed leaves it out."""
+
+    name: str
+    allowed_ips: tuple[str, ...] | None = None
+    external_id: str | None = None
+    metadata: dict[str, str] = {}
+    proof: str | None = None
+
+
+class KeyTextChange(Struct, frozen=True, omit_defaults=True):
+    """The private part of `key_changed`: what is absent stays as it is."""
+
+    name: str | UnsetType = UNSET
+    allowed_ips: tuple[str, ...] | None | UnsetType = UNSET
+    external_id: str | None | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+
+
+class Proof(Struct, frozen=True, omit_defaults=True):
+    """The private part of `key_rotated`; the feed leaves the proof out."""
+
+    proof: str | None = None
+
+
+class Reason(Struct, frozen=True, omit_defaults=True):
+    """The private part of `key_revoked`."""
+
+    reason: str | None = None
+    note: str | None = None
+
+
+class WorkspaceText(Struct, frozen=True, omit_defaults=True):
+    """The private part of `workspace_created` and `workspace_changed`."""
+
+    name: str | UnsetType = UNSET
+
+
+class KeyCreated(Struct, frozen=True, omit_defaults=True):
+    """A key exists from here on, with its first secret."""
+
+    environment: Environment
+    scopes: tuple[str, ...]
+    secret: NewSecret
+    expires_at: int | None = None
+    rate_limit: RateLimit | None = None
+    private: KeyText | bytes | None = None
+
+
+class KeyChanged(Struct, frozen=True, omit_defaults=True):
+    """Some of a key's fields have new values; what is absent stays as it is."""
+
+    scopes: tuple[str, ...] | UnsetType = UNSET
+    expires_at: int | None | UnsetType = UNSET
+    rate_limit: RateLimit | None | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    private: KeyTextChange | bytes | None = None
+
+
+class KeyRotated(Struct, frozen=True, omit_defaults=True):
+    """A key has a new secret; the one before it ends at `previous_valid_until` (µs), an older one now."""
+
+    secret: NewSecret
+    previous_valid_until: int
+    retire: Retire = "at_overlap"
+    private: Proof | bytes | None = None
+
+
+class KeyRevoked(Struct, frozen=True, omit_defaults=True):
+    """The key is refused from here on, for ever."""
+
+    private: Reason | bytes | None = None
+
+
+class WorkspaceCreated(Struct, frozen=True, omit_defaults=True):
+    """A workspace exists. The system workspace is the one whose keys may administer every other."""
+
+    rate_limit: RateLimit
+    system: bool = False
+    private: WorkspaceText | bytes | None = None
+
+
+class WorkspaceChanged(Struct, frozen=True, omit_defaults=True):
+    """Some of a workspace's fields have new values; suspension stops verification, not management."""
+
+    rate_limit: RateLimit | UnsetType = UNSET
+    suspended: bool | UnsetType = UNSET
+    private: WorkspaceText | bytes | None = None
+
+
+KeyEvent: TypeAlias = KeyCreated | KeyChanged | KeyRotated | KeyRevoked
+WorkspaceEvent: TypeAlias = WorkspaceCreated | WorkspaceChanged
+Event: TypeAlias = KeyEvent | WorkspaceEvent
+
+#: tag → (type, the schema version written today)
+TAGS: Mapping[str, tuple[type[Any], int]] = {
+    "key_created": (KeyCreated, 1),
+    "key_changed": (KeyChanged, 1),
+    "key_rotated": (KeyRotated, 1),
+    "key_revoked": (KeyRevoked, 1),
+    "workspace_created": (WorkspaceCreated, 1),
+    "workspace_changed": (WorkspaceChanged, 1),
+}
+_TAG_OF = {kind: tag for tag, (kind, _) in TAGS.items()}
+_DECODERS = {tag: msgspec.json.Decoder(kind) for tag, (kind, _) in TAGS.items()}
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def private_place(stream_id: str, version: int, tag: str) -> bytes:
+    """Where a private part stands: sealed for this place, it opens nowhere else."""
+    return f"{stream_id}\n{version}\n{tag}".encode()
+
+
+class Unknown(Struct, frozen=True):
+    """An event this code cannot read: its key fails closed, all others go on."""
+
+    type: str
+    schema_version: int
+    why: str
+
+
+def tag_of(event: Event) -> str:
+    """The frozen tag of this event."""
+    return _TAG_OF[type(event)]
+
+
+def schema_version_of(event: Event) -> int:
+    """The schema version this event is written with today."""
+    return TAGS[_TAG_OF[type(event)]][1]
+
+
+def encode(event: Event) -> bytes:
+    """The event's data, deterministic JSON, without its tag (which the envelope carries)."""
+    return _ENCODER.encode(event)
+
+
+def decode(tag: str, schema_version: int, data: bytes) -> Event | Unknown:
+    """Read an event of any version ever written; never raises for content it does not know."""
+    decoder = _DECODERS.get(tag)
+    if decoder is None:
+        return Unknown(tag, schema_version, "unknown tag")
+    if schema_version > TAGS[tag][1]:
+        return Unknown(tag, schema_version, "a version from the future")
+    try:
+        return decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        return Unknown(tag, schema_version, f"cannot be decoded: {error}")
+
+
+class Epoch(Struct, frozen=True):
+    """Which telling of the log: the number grows when Postgres goes back in time; line = 8 random bytes."""
+
+    number: int
+    line: bytes
+
+    @property
+    def text(self) -> str:
+        """As it stands in answers, subjects and stream names: `<number>-<line in hex>`."""
+        return f"{self.number}-{self.line.hex()}"
+
+
+class Recorded(Struct, frozen=True):
+    """One event as the log holds it; `data` byte for byte."""
+
+    position: int
+    stream_id: str
+    version: int
+    type: str
+    schema_version: int
+    workspace_id: str
+    actor: str
+    request_id: str
+    at: int
+    data: bytes
+    hash: bytes
+    previous_hash: bytes
+
+
+def chain_hash(previous: bytes, epoch_line: bytes, event: Recorded) -> bytes:
+    """The hash of `event` after `previous`; the database computes the same.
+
+    SHA-256(0x01 ‖ previous ‖ u64 position ‖ the other fields, each behind its length as u32), big-endian.
+    """
+    canonical = hashlib.sha256(b"\x01" + previous + struct.pack(">Q", event.position))
+    for field in (
+        epoch_line,
+        event.stream_id.encode(),
+        struct.pack(">Q", event.version),
+        event.type.encode(),
+        struct.pack(">H", event.schema_version),
+        event.workspace_id.encode(),
+        event.actor.encode(),
+        event.request_id.encode(),
+        struct.pack(">q", event.at),
+        event.data,
+    ):
+        canonical.update(struct.pack(">I", len(field)))
+        canonical.update(field)
+    return canonical.digest()
+
+
+class Followed(Struct, frozen=True, array_like=True):
+    """One event as followers get it, by feed and by bus: the private part open, the proof left out."""
+
+    position: int
+    previous_hash: bytes
+    hash: bytes
+    stream_id: str
+    version: int
+    type: str
+    schema_version: int
+    workspace_id: str
+    at: int
+    data: bytes
+
+
+class Use(Struct, frozen=True, array_like=True):
+    """How often one key met one outcome in one minute, as one verifier counted it.
+
+    `minute` is µs of the minute's start, `last_at` µs of the last use, `cost` the limit units spent.
+    """
+
+    workspace_id: str
+    key_id: str
+    environment: str
+    minute: int
+    outcome: str
+    count: int
+    cost: int
+    last_at: int
+
+
+class UseBatch(Struct, frozen=True, array_like=True):
+    """What a verifier sends each second; `(boot, seq)` identifies it for ever, `seq` counts up from 0."""
+
+    boot: str
+    seq: int
+    uses: tuple[Use, ...]
+
+
+class RecordedUses(Struct, frozen=True, array_like=True):
+    """A batch as the use log holds it, at its dense position."""
+
+    position: int
+    at: int
+    uses: tuple[Use, ...]
+
+
+class Page(Struct, frozen=True, array_like=True):
+    """What precedes the records of a feed page: the epoch and head it was read at, its last position."""
+
+    epoch_number: int
+    epoch_line: bytes
+    head_position: int
+    head_hash: bytes
+    last_position: int
+
+
+class Head(Struct, frozen=True, array_like=True):
+    """The answer to a follower's question for the head; `nonce` repeats the question's.
+
+    `writable` is False when Postgres could not be asked; position and hash are then the last ones known.
+    """
+
+    nonce: str
+    epoch_number: int
+    epoch_line: bytes
+    position: int
+    hash: bytes
+    at: int
+    writable: bool = True
+
+
+class HeadQuestion(Struct, frozen=True, array_like=True):
+    """What a follower asks once a second: who it is, how far it has applied."""
+
+    nonce: str
+    verifier: str
+    epoch_line: bytes = b""
+    applied: int = 0
+
+
+def frame(records: list[bytes]) -> bytes:
+    """Length-prefixed binary (u32 big-endian), the body of a feed page: a `Page`, then its records."""
+    return b"".join(struct.pack(">I", len(record)) + record for record in records)
+
+
+def unframe(body: bytes) -> list[memoryview]:
+    """The records of a framed body; `ValueError` when it is cut short."""
+    view, records, offset = memoryview(body), list[memoryview](), 0
+    while offset < len(view):
+        if offset + 4 > len(view):
+            raise ValueError("a length is cut short")
+        (length,) = struct.unpack_from(">I", view, offset)
+        offset += 4
+        if offset + length > len(view):
+            raise ValueError("a record is cut short")
+        records.append(view[offset : offset + length])
+        offset += length
+    return records

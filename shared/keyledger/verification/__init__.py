@@ -1,0 +1,1 @@
+"""The heart: a projection of every key, and the verdict on a presented token."""

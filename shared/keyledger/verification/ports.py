@@ -1,0 +1,82 @@
+"""What the heart needs from outside: a message bus, a feed of the log, limits, and a place for uses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from keyledger.events import Page
+
+LIVE_SUBJECT = "kl.live"
+"""Recorded key events, as `kl.live.<line>.<workspace>.<stream>`; the body is a msgpack `Followed`."""
+USE_LIVE_SUBJECT = "kl.uselive"
+"""Recorded uses, republished as `kl.uselive.<line>`; the body is a msgpack `RecordedUses`."""
+TICK_SUBJECT = "kl.tick"
+"""Each second, a msgpack `Head` with an empty nonce: only a hint to repair."""
+HEAD_SUBJECT = "kl.head"
+"""Request with a msgpack `HeadQuestion`, answered by a msgpack `Head` read after the question arrived."""
+USES_SUBJECT = "kl.uses"
+"""Request with a msgpack `UseBatch`, answered after the commit by the msgpack int next expected seq."""
+APPLIED_SUBJECT = "kl.applied"
+"""Published by a verifier (a msgpack `HeadQuestion` with an empty nonce) when it has applied a denial."""
+
+
+class BusUnavailable(Exception):
+    """The broker is away, nobody answers the subject, or the time ran out."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message as it arrived. `reply` is empty when no answer is expected."""
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    reply: str = ""
+
+
+Handler = Callable[[Message], Awaitable[None]]
+
+
+class Bus(Protocol):
+    """Core messaging: at most once, in order per publisher while nothing is lost; losses are announced."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker was reachable a moment ago."""
+        ...
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
+        """Call `handler` for each message; messages of one subscription are handled one after the other."""
+        ...
+
+    async def publish(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send and forget; `BusUnavailable` when there is no connection."""
+        ...
+
+    async def request(
+        self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        """The first answer within `timeout` seconds, or `BusUnavailable`."""
+        ...
+
+    def on_disturbance(self, callback: Callable[[str], None]) -> None:
+        """Call back when messages may have been lost: a slow consumer, a lost or renewed connection."""
+        ...
+
+    async def close(self) -> None:
+        """Hand out what has arrived, then close; safe to call twice."""
+        ...
+
+
+class FeedUnavailable(Exception):
+    """The key service cannot be asked for a page just now."""
+
+
+class Feed(Protocol):
+    """The key service's feed, paged by position."""
+
+    async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
+        """Records after this position, oldest first, each a msgpack `Followed`; or `FeedUnavailable`."""
+        ...
