@@ -1,0 +1,1 @@
+"""What only the services need: Postgres, NATS, HTTP, secrets."""
