@@ -1,0 +1,170 @@
+"""The log over Postgres: concurrent commands share one call of `ledger.append`, each with its own answer.
+
+One writer task takes all that waits, up to a bound, so that one commit (one fsync) serves many callers.
+An error that belongs to no single command has each re-run alone; a connection lost at COMMIT has the
+command looked up by its id before it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import asyncpg
+import structlog
+
+from keyledger.errors import Refusal, unavailable
+from keyledger.events import Epoch
+from keyledger.server.postgres import AWAY, Pool, postgres_away
+from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Command, VersionConflict
+
+MAX_GROUP = 64
+MAX_WAITING = 1024
+_APPEND = "SELECT * FROM ledger.append($1, $2)"
+_BY_COMMAND = """
+    SELECT e.version, e.position, e.at, h.epoch_number, h.epoch_line
+      FROM ledger.event e, ledger.log_head h WHERE e.command_id = $1 ORDER BY e.position DESC LIMIT 1
+"""
+_log = structlog.get_logger("keyledger.log")
+_Waiting: TypeAlias = tuple[Command, asyncio.Future[Appended]]
+
+
+class PostgresLog:
+    """`EventLog` on a pool. `on_commit` is called after each commit, to wake the relay."""
+
+    def __init__(self, pool: Pool, *, on_commit: Callable[[], None] = lambda: None) -> None:
+        self._pool = pool
+        self._on_commit = on_commit
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> PostgresLog:
+        self._writer = asyncio.create_task(self._write(), name="log-writer")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        while not self._queue.empty():
+            _, answer = self._queue.get_nowait()
+            if not answer.done():
+                answer.set_exception(unavailable("unavailable", "The service is stopping."))
+
+    async def append(self, command: Command) -> Appended:
+        """Commit the command with whatever else waits; see `EventLog`."""
+        answer: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait((command, answer))
+        except asyncio.QueueFull:
+            raise unavailable("busy", "Too many writes are waiting.") from None
+        return await answer
+
+    async def _write(self) -> None:
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < MAX_GROUP and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            try:
+                await self._commit(group)
+            finally:
+                for _, answer in group:
+                    if not answer.done():
+                        answer.set_exception(unavailable("outcome_unknown", "The write was interrupted."))
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            rows = await self._call([command for command, _ in group])
+        except AWAY:
+            await asyncio.gather(*(self._settle(command, answer) for command, answer in group))
+        except asyncpg.PostgresError as error:
+            if len(group) == 1:
+                _log.error(
+                    "append_failed", error=type(error).__name__, why=str(getattr(error, "sqlstate", ""))
+                )
+                _give(group[0][1], Refusal("internal_error", "The write was refused by the database."))
+                return
+            for waiting in group:
+                await self._commit([waiting])
+        else:
+            for (_, answer), row in zip(group, rows, strict=True):
+                _give(answer, _outcome(row))
+            self._on_commit()
+
+    async def _call(self, commands: Sequence[Command]) -> Sequence[Any]:
+        rows = [_command_row(ordinal, command) for ordinal, command in enumerate(commands, 1)]
+        events = [
+            (ordinal, event.type, event.schema_version, event.actor, event.request_id, event.data)
+            for ordinal, command in enumerate(commands, 1)
+            for event in command.events
+        ]
+        async with self._pool.acquire(timeout=2) as connection:
+            return await connection.fetch(_APPEND, rows, events)
+
+    async def _settle(self, command: Command, answer: asyncio.Future[Appended]) -> None:
+        """The connection broke: find out whether the command was committed, or try once more."""
+        try:
+            outcome = await self._committed(command)
+            if outcome is None:
+                outcome = _outcome((await self._call([command]))[0])
+                if isinstance(outcome, VersionConflict):
+                    # the first try may have won after all
+                    outcome = await self._committed(command) or outcome
+            _give(answer, outcome)
+            self._on_commit()
+        except AWAY:
+            _give(answer, unavailable("outcome_unknown", "The database went away; look before you retry."))
+        except asyncpg.PostgresError:
+            _give(answer, postgres_away())
+
+    async def _committed(self, command: Command) -> Appended | None:
+        async with self._pool.acquire(timeout=2) as connection:
+            row = await connection.fetchrow(_BY_COMMAND, command.command_id)
+        return None if row is None else _appended(row)
+
+
+def _command_row(ordinal: int, command: Command) -> tuple[Any, ...]:
+    answer = command.answer
+    return (
+        ordinal,
+        command.command_id,
+        command.stream_id,
+        command.kind,
+        command.workspace_id,
+        command.expected_version,
+        command.now,
+        command.body.decode(),
+        [".".join(stamp) for stamp in command.stamps],
+        command.data_key,
+        answer and answer.id,
+        answer and answer.request_hash,
+        answer and answer.sealed,
+        answer and answer.kept_until,
+    )
+
+
+def _outcome(row: Any) -> Appended | Exception:
+    match row["outcome"]:
+        case "done":
+            return _appended(row)
+        case "replay":
+            return AlreadyAnswered()
+        case "in_progress":
+            return AnswerInProgress()
+        case _:
+            return VersionConflict()
+
+
+def _appended(row: Any) -> Appended:
+    return Appended(row["version"], row["position"], row["at"], Epoch(row["epoch_number"], row["epoch_line"]))
+
+
+def _give(answer: asyncio.Future[Appended], outcome: Appended | Exception) -> None:
+    # the caller may have gone; what was committed stays committed
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

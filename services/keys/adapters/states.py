@@ -1,0 +1,174 @@
+"""Reads of the key service over Postgres's primary; each is one statement, so each is one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keyledger.events import Epoch, Recorded
+from keyledger.server.postgres import AWAY, Pool, postgres_away
+from services.keys.ports import HeadNow, KeptAnswer, KeyFilter, Stored
+
+_HEAD = "h.epoch_number, h.epoch_line, h.position AS head_position, h.hash AS head_hash, h.at AS head_at"
+_STATE = "s.stream_id, s.workspace_id, s.version, s.position, s.created_position, s.body"
+_ONLY_HEAD = f"SELECT {_HEAD} FROM ledger.log_head h"  # noqa: S608 — these are constants
+_GET = f"SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN ledger.state s ON s.stream_id = $1"  # noqa: S608
+_CREDENTIAL = f"""
+    SELECT {_STATE} FROM ledger.state s WHERE s.stream_id = $1
+     UNION ALL
+    SELECT {_STATE} FROM ledger.state k JOIN ledger.state s ON s.stream_id = k.workspace_id
+     WHERE k.stream_id = $1 AND k.kind = 'key'
+"""  # noqa: S608
+#: `now` decides what has expired; the order of the cases is the order in which a verifier looks.
+_STATUS = """
+    CASE WHEN s.body ? 'revoked_at' THEN 'revoked'
+         WHEN s.body @> '{"enabled": false}' THEN 'disabled'
+         WHEN (s.body ->> 'expires_at')::bigint <= $6 THEN 'expired' ELSE 'active' END
+"""
+_KEYS = f"""
+    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+        SELECT * FROM ledger.state s
+         WHERE s.kind = 'key' AND s.workspace_id = $1
+           AND ($2::bigint IS NULL OR s.created_position < $2)
+           AND ($3::text IS NULL OR s.body ->> 'environment' = $3)
+           AND ($4::text IS NULL OR s.body ->> 'external_id' = $4)
+           AND ($5::text IS NULL OR {_STATUS} = $5)
+           AND ($7::text IS NULL OR s.body ->> 'name' ILIKE $7 OR s.stream_id = $8
+                OR s.body ->> 'external_id' ILIKE $7)
+         ORDER BY s.created_position DESC LIMIT $9) s ON true
+"""  # noqa: S608
+_WORKSPACES = f"""
+    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+        SELECT * FROM ledger.state s
+         WHERE s.kind = 'workspace' AND ($1::bigint IS NULL OR s.created_position < $1)
+         ORDER BY s.created_position DESC LIMIT $2) s ON true
+"""  # noqa: S608
+_EVENTS = f"""
+    SELECT e.*, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+        SELECT * FROM ledger.event e
+         WHERE e.workspace_id = $1 AND e.position > $3 AND ($2::text IS NULL OR e.stream_id = $2)
+         ORDER BY e.position LIMIT $4) e ON true
+"""  # noqa: S608
+_SYSTEM = """
+    SELECT stream_id FROM ledger.state WHERE kind = 'workspace' AND body @> '{"system": true}'
+     ORDER BY created_position LIMIT 1
+"""
+_DATA_KEY = "SELECT wrapped FROM ledger.workspace_key WHERE workspace_id = $1"
+_ANSWER = (
+    "SELECT request_hash, sealed, position, at FROM ledger.idempotency WHERE id = $1 AND kept_until > $2"
+)
+
+
+class PostgresStates:
+    """`States` on a pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def head(self) -> HeadNow:
+        """The head as of now."""
+        return _head((await self._fetch(_ONLY_HEAD))[0])
+
+    async def get(self, stream_id: str) -> tuple[Stored | None, HeadNow]:
+        """One state, and the head it was read at."""
+        (row,) = await self._fetch(_GET, stream_id)
+        return _stored(row) if row["stream_id"] else None, _head(row)
+
+    async def credential(self, key_id: str) -> tuple[Stored, Stored] | None:
+        """A key and its workspace."""
+        rows = {row["stream_id"]: row for row in await self._fetch(_CREDENTIAL, key_id)}
+        key = rows.get(key_id)
+        if key is None or key["workspace_id"] not in rows:
+            return None
+        return _stored(key), _stored(rows[key["workspace_id"]])
+
+    async def keys(
+        self, workspace_id: str, wanted: KeyFilter, *, before: int | None, limit: int
+    ) -> tuple[Sequence[Stored], HeadNow]:
+        """Keys created before that position, newest first."""
+        pattern = None if wanted.search is None else f"%{_literal(wanted.search)}%"
+        rows = await self._fetch(
+            _KEYS,
+            workspace_id,
+            before,
+            wanted.environment,
+            wanted.external_id,
+            wanted.status,
+            wanted.now,
+            pattern,
+            wanted.search,
+            limit,
+        )
+        return [_stored(row) for row in rows if row["stream_id"]], _head(rows[0])
+
+    async def workspaces(self, *, before: int | None, limit: int) -> tuple[Sequence[Stored], HeadNow]:
+        """Workspaces created before that position, newest first."""
+        rows = await self._fetch(_WORKSPACES, before, limit)
+        return [_stored(row) for row in rows if row["stream_id"]], _head(rows[0])
+
+    async def events(
+        self, workspace_id: str, stream_id: str | None, *, after: int, limit: int
+    ) -> tuple[Sequence[Recorded], HeadNow]:
+        """Events of a workspace, or of one of its streams, oldest first."""
+        rows = await self._fetch(_EVENTS, workspace_id, stream_id, after, limit)
+        return [recorded(row, b"") for row in rows if row["stream_id"]], _head(rows[0])
+
+    async def data_key(self, workspace_id: str) -> bytes | None:
+        """The wrapped data key, or None once it is destroyed."""
+        rows = await self._fetch(_DATA_KEY, workspace_id)
+        return rows[0]["wrapped"] if rows else None
+
+    async def system_workspace(self) -> str | None:
+        """The id of the system workspace, None before the first bootstrap."""
+        rows = await self._fetch(_SYSTEM)
+        return rows[0]["stream_id"] if rows else None
+
+    async def answer(self, answer_id: bytes, *, now: int) -> KeptAnswer | None:
+        """A kept answer that is still valid at `now`."""
+        rows = await self._fetch(_ANSWER, answer_id, now)
+        return KeptAnswer(**rows[0]) if rows else None
+
+    async def _fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
+        try:
+            async with self._pool.acquire(timeout=2) as connection:
+                return await connection.fetch(statement, *arguments)
+        except AWAY:
+            raise postgres_away() from None
+
+
+def recorded(row: Any, previous_hash: bytes) -> Recorded:
+    """An event as the log holds it."""
+    return Recorded(
+        position=row["position"],
+        stream_id=row["stream_id"],
+        version=row["version"],
+        type=row["type"],
+        schema_version=row["schema_version"],
+        workspace_id=row["workspace_id"],
+        actor=row["actor"],
+        request_id=row["request_id"],
+        at=row["at"],
+        data=row["data"],
+        hash=row["hash"],
+        previous_hash=previous_hash,
+    )
+
+
+def _literal(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _stored(row: Any) -> Stored:
+    return Stored(
+        row["stream_id"],
+        row["workspace_id"],
+        row["version"],
+        row["position"],
+        row["created_position"],
+        row["body"].encode(),
+    )
+
+
+def _head(row: Any) -> HeadNow:
+    epoch = Epoch(row["epoch_number"], row["epoch_line"])
+    return HeadNow(epoch, row["head_position"], row["head_hash"], row["head_at"])

@@ -1,0 +1,183 @@
+"""The key service's composition root: opens what it needs, wires it, starts it, closes it in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from litestar import Litestar
+from prometheus_client import CollectorRegistry, Gauge
+
+from keyledger.clock import SystemClock
+from keyledger.digest import load_peppers
+from keyledger.errors import Refusal
+from keyledger.events import HeadQuestion
+from keyledger.server.edge import Edge
+from keyledger.server.health import Readiness, health_routes
+from keyledger.server.log_stream import KEY_LOG, USE_LOG
+from keyledger.server.openapi import openapi_config
+from keyledger.server.postgres import AWAY, Pool, open_pool
+from keyledger.server.problems import exception_handlers
+from keyledger.server.proof import Prover
+from keyledger.server.relay import Relay
+from keyledger.server.seal import Sealer
+from keyledger.server.settings import read_secret
+from keyledger.server.telemetry import new_registry
+from keyledger.server.ticker import Ticker
+from keyledger.verification.bus import NatsBus
+from services.keys.adapters.feed import KeyLogSource, UseLogSource
+from services.keys.adapters.housekeeping import Housekeeping
+from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.states import PostgresStates
+from services.keys.adapters.uses import PostgresUseLog
+from services.keys.consumer import Consumer
+from services.keys.handlers.credentials import Credentials
+from services.keys.handlers.history import History
+from services.keys.handlers.keys import Keys
+from services.keys.handlers.receipts import Receipts
+from services.keys.handlers.workspaces import Workspaces
+from services.keys.handlers.writing import Writer
+from services.keys.routes.asking import Asking
+from services.keys.routes.cursors import Cursors
+from services.keys.routes.internal import internal_routes
+from services.keys.routes.keys import key_routes
+from services.keys.routes.workspaces import workspace_routes
+from services.keys.settings import Settings
+
+_CONNECT_SECONDS = 30.0
+_log = structlog.get_logger("keyledger.keys")
+
+
+async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
+    """The service, running: its tasks live until `stack` is closed. Waits for Postgres, not for NATS."""
+    clock = SystemClock()
+    peppers = load_peppers(settings.peppers)
+    sealer = Sealer(bytes.fromhex(read_secret(settings.seal_secret_file)))
+    pool = await _pool(settings.postgres)
+    stack.push_async_callback(pool.close)
+    bus = await NatsBus.connect(settings.nats, name="keys", inbox_prefix="_INBOX_keys")
+    stack.push_async_callback(bus.close)
+    prover = Prover()
+    stack.callback(prover.close)
+
+    states = PostgresStates(pool)
+    source, use_source = KeyLogSource(pool, sealer), UseLogSource(pool)
+    housekeeping = Housekeeping(pool, clock)
+    relay = Relay(bus, source, KEY_LOG, on_regression=housekeeping.begin_epoch)
+    use_relay = Relay(bus, use_source, USE_LOG, on_regression=housekeeping.begin_epoch)
+    log = await stack.enter_async_context(PostgresLog(pool, on_commit=relay.kick))
+    uses = PostgresUseLog(pool, on_commit=use_relay.kick)
+    receipts = Receipts(clock)
+    consumer = Consumer(bus, states, uses, receipts, clock)
+    ticker = Ticker(bus, lambda: consumer.head(HeadQuestion("", "")))
+
+    writer = Writer(log, states, sealer, clock)
+    asking = Asking(Credentials(states, peppers, clock, (settings.prefix, *settings.old_prefixes)), sealer)
+    cursors = Cursors(sealer)
+    keys = Keys(writer, peppers, prover, settings.prefix)
+    registry = new_registry()
+    _export(registry, relay, use_relay, consumer)
+
+    async def readiness() -> Readiness:
+        try:
+            head = await states.head()
+        except Refusal:
+            return Readiness("postgres is away")
+        status = "ready" if bus.connected else "degraded"
+        return Readiness(status, head.position, head.position, head.epoch.text, 0)
+
+    app = Litestar(
+        [
+            *key_routes(asking, keys, states, cursors, receipts, clock),
+            *workspace_routes(asking, Workspaces(writer), states, History(states, sealer), cursors),
+            *internal_routes(asking, states, source, use_source, consumer.head),
+            *health_routes(registry, readiness),
+        ],
+        exception_handlers=exception_handlers,
+        openapi_config=openapi_config(
+            "Keyledger: key service", "Workspaces, keys, and everything that ever happened to them."
+        ),
+        logging_config=None,
+    )
+
+    stop = asyncio.Event()
+    await consumer.start()
+    running = [
+        asyncio.create_task(work, name=name)
+        for name, work in (
+            ("relay", relay.run(stop)),
+            ("use-relay", use_relay.run(stop)),
+            ("ticker", ticker.run(stop)),
+            ("housekeeping", housekeeping.run(stop)),
+        )
+    ]
+
+    async def finish() -> None:
+        stop.set()
+        _, late = await asyncio.wait(running, timeout=3)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    stack.push_async_callback(finish)
+    return Edge(app)
+
+
+class Service:
+    """The ASGI application: builds the service when it starts, closes it when it stops."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inner: Edge | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection, or the server's lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._inner is not None:
+            await self._inner(scope, receive, send)
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                self._inner = await build(self._settings, stack)
+            except Exception as error:
+                _log.error("cannot_start", error=type(error).__name__, why=str(error)[:200])
+                await send({"type": "lifespan.startup.failed", "message": "cannot start"})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _pool(dsn: str) -> Pool:
+    """The pool, as soon as Postgres answers."""
+    async with asyncio.timeout(_CONNECT_SECONDS):
+        while True:
+            try:
+                return await open_pool(dsn, name="keys", least=2)
+            except AWAY:
+                await asyncio.sleep(0.1)
+
+
+def _export(registry: CollectorRegistry, relay: Relay, use_relay: Relay, consumer: Consumer) -> None:
+    """Let the registry read the parts' own counters."""
+    for name, help_text, read in (
+        ("keyledger_relay_published_events", "Key events published on the bus.", lambda: relay.published),
+        ("keyledger_relay_backlog", "Key events not yet on the bus.", lambda: relay.backlog),
+        ("keyledger_relay_position", "Last position on the bus.", lambda: relay.last_position),
+        ("keyledger_relay_published_uses", "Use batches published on the bus.", lambda: use_relay.published),
+        ("keyledger_use_batches_recorded", "Use batches acknowledged.", lambda: consumer.recorded),
+    ):
+        Gauge(name, help_text, registry=registry).set_function(read)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Edge, None]:
+    """The service as a context, without a server around it."""
+    async with AsyncExitStack() as stack:
+        yield await build(settings, stack)

@@ -1,0 +1,114 @@
+"""One workspace: what may happen to it, and what it becomes."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from keyledger.errors import not_found, precondition_failed
+from keyledger.events import RateLimit, WorkspaceChanged, WorkspaceCreated, WorkspaceEvent, WorkspaceText
+from services.keys.domain import values
+from services.keys.domain.key import Context
+from services.keys.domain.principal import WORKSPACE_WRITE, Principal
+
+DEFAULT_RATE_LIMIT = RateLimit(limit=1000, window_seconds=60)
+
+
+class Workspace(Struct, frozen=True, omit_defaults=True):
+    """The state of one workspace. Suspension stops verification, not management."""
+
+    id: str
+    name: str
+    rate_limit: RateLimit
+    created_at: int
+    version: int
+    suspended: bool = False
+    system: bool = False
+
+
+class CreateWorkspace(Struct, frozen=True):
+    """Make a workspace; only operators and the first start do."""
+
+    by: Principal
+    name: str
+    rate_limit: RateLimit = DEFAULT_RATE_LIMIT
+    system: bool = False
+
+
+class ChangeWorkspace(Struct, frozen=True):
+    """Change some fields; what is UNSET stays."""
+
+    by: Principal
+    if_match: int | None = None
+    name: str | UnsetType = UNSET
+    rate_limit: RateLimit | UnsetType = UNSET
+    suspended: bool | UnsetType = UNSET
+
+
+WorkspaceCommand: TypeAlias = CreateWorkspace | ChangeWorkspace
+
+
+def decide(command: WorkspaceCommand, workspace: Workspace | None) -> list[WorkspaceEvent]:
+    """The events this command causes, at most one. Raises `Refusal`."""
+    match command:
+        case CreateWorkspace():
+            command.by.need_admin()
+            return [
+                WorkspaceCreated(
+                    rate_limit=values.rate_limit(command.rate_limit),
+                    system=command.system,
+                    private=WorkspaceText(values.name(command.name)),
+                )
+            ]
+        case ChangeWorkspace():
+            return _change(command, workspace)
+        case _:
+            assert_never(command)
+
+
+def _change(command: ChangeWorkspace, workspace: Workspace | None) -> list[WorkspaceEvent]:
+    if workspace is None:
+        raise not_found()
+    for field in ("rate_limit", "suspended"):
+        if getattr(command, field) is not UNSET:
+            command.by.need_admin(field)
+    command.by.need(WORKSPACE_WRITE)
+    if command.name is not UNSET:
+        values.name(command.name)
+    if command.rate_limit is not UNSET:
+        values.rate_limit(command.rate_limit)
+    if command.if_match is not None and command.if_match != workspace.version:
+        raise precondition_failed(workspace.version)
+    new = {
+        field: value
+        for field in ("name", "rate_limit", "suspended")
+        if (value := getattr(command, field)) is not UNSET and value != getattr(workspace, field)
+    }
+    if not new:
+        return []
+    text = WorkspaceText(new.pop("name")) if "name" in new else None
+    return [WorkspaceChanged(**new, private=text)]
+
+
+def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context) -> Workspace:
+    """Fold one recorded event into the state. Never refuses: the past happened."""
+    text = event.private if isinstance(event.private, WorkspaceText) else WorkspaceText()
+    if isinstance(event, WorkspaceCreated):
+        return Workspace(
+            id=context.stream_id,
+            name="" if text.name is UNSET else text.name,
+            rate_limit=event.rate_limit,
+            created_at=context.at,
+            version=1,
+            system=event.system,
+        )
+    assert workspace is not None, "a workspace's first event is workspace_created"  # noqa: S101
+    return msgspec.structs.replace(
+        workspace,
+        version=workspace.version + 1,
+        name=workspace.name if text.name is UNSET else text.name,
+        rate_limit=workspace.rate_limit if event.rate_limit is UNSET else event.rate_limit,
+        suspended=workspace.suspended if event.suspended is UNSET else event.suspended,
+    )

@@ -1,0 +1,1 @@
+"""What the key service does for each command: load, decide, append, answer."""

@@ -1,0 +1,45 @@
+"""What can be done with workspaces: create and change, each as one plan for the writer."""
+
+from __future__ import annotations
+
+from keyledger.server.ids import new_id
+from services.keys.domain.workspace import (
+    ChangeWorkspace,
+    CreateWorkspace,
+    Workspace,
+    WorkspaceCommand,
+    decide,
+    evolve,
+)
+from services.keys.handlers.keys import Asked
+from services.keys.handlers.writing import Plan, Writer, Written
+
+
+class Workspaces:
+    """Runs the commands on workspaces."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def create(self, asked: Asked, command: CreateWorkspace) -> Written[Workspace]:
+        """A new workspace; `asked.workspace_id` is not looked at."""
+        return await self._run(asked, new_id("ws"), command)
+
+    async def change(self, asked: Asked, command: ChangeWorkspace) -> Written[Workspace]:
+        """The workspace with some fields changed."""
+        return await self._run(asked, asked.workspace_id, command)
+
+    async def _run(self, asked: Asked, workspace_id: str, command: WorkspaceCommand) -> Written[Workspace]:
+        return await self._writer.run(
+            Plan(
+                stream_id=workspace_id,
+                kind="workspace",
+                workspace_id=workspace_id,
+                actor=asked.by.actor,
+                request_id=asked.request_id,
+                state=Workspace,
+                decide=lambda workspace, _: decide(command, workspace),
+                evolve=evolve,
+                idempotency=asked.idempotency,
+            )
+        )

@@ -1,0 +1,97 @@
+"""The addresses for followers and for the other services."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from litestar import Response, get, post
+from litestar.handlers import HTTPRouteHandler
+
+from keyledger.errors import invalid_request, not_found
+from keyledger.events import Head, HeadQuestion
+from keyledger.server.openapi import documented
+from keyledger.token import is_id
+from services.keys.domain.principal import FEED_READ
+from services.keys.ports import Feed, States, UseFeed
+from services.keys.routes import shapes, views
+from services.keys.routes.asking import Asking, Http, answer
+
+_BINARY = "application/octet-stream"
+
+
+def internal_routes(
+    asking: Asking,
+    states: States,
+    feed: Feed,
+    use_feed: UseFeed,
+    head_of: Callable[[HeadQuestion], Awaitable[Head]],
+) -> Sequence[HTTPRouteHandler]:
+    """Feeds, head and authorization."""
+
+    async def feed_query(request: Http) -> shapes.FeedQuery:
+        by = await asking.caller(request)
+        by.need(FEED_READ)
+        return asking.query(request, shapes.FeedQuery)
+
+    @get(
+        "/v1/feed",
+        summary="Key events after a position, length-prefixed binary",
+        operation_class=documented(query=shapes.FeedQuery),
+    )
+    async def key_feed(request: Http) -> Response[bytes]:
+        query = await feed_query(request)
+        return Response(await feed.page(query.after, query.limit), media_type=_BINARY)
+
+    @get(
+        "/v1/feed/uses",
+        summary="Recorded uses after a position, length-prefixed binary",
+        operation_class=documented(query=shapes.FeedQuery),
+    )
+    async def uses(request: Http) -> Response[bytes]:
+        query = await feed_query(request)
+        return Response(await use_feed.uses(query.after, query.limit), media_type=_BINARY)
+
+    @get(
+        "/v1/head",
+        summary="The head of the log, read after the question arrived",
+        operation_class=documented(query=shapes.HeadQuery),
+    )
+    async def head(request: Http) -> Response[Any]:
+        by = await asking.caller(request)
+        by.need(FEED_READ)
+        query = asking.query(request, shapes.HeadQuery)
+        found = await head_of(HeadQuestion(query.nonce, ""))
+        if "application/msgpack" in request.headers.get("accept", ""):
+            return Response(msgspec.msgpack.encode(found), media_type="application/msgpack")
+        return answer(
+            {
+                "nonce": found.nonce,
+                "epoch": {"number": found.epoch_number, "line": found.epoch_line.hex()},
+                "position": found.position,
+                "hash": found.hash.hex(),
+                "writable": found.writable,
+            }
+        )
+
+    @post(
+        "/v1/authorize",
+        summary="May the presented credential do this in that workspace",
+        operation_class=documented(body=shapes.AuthorizeShape),
+        status_code=200,
+    )
+    async def authorize(request: Http) -> Response[views.AuthorizedView]:
+        by = await asking.caller(request)
+        body = await asking.body(request, shapes.AuthorizeShape)
+        if not is_id(body.workspace_id, "ws"):
+            raise not_found()
+        by.enter(body.workspace_id)
+        if (await states.get(body.workspace_id))[0] is None:
+            raise not_found()
+        if not body.scope.startswith("keyledger:"):
+            raise invalid_request("Only management scopes are asked for here.", field="scope")
+        by.need(body.scope)
+        return answer(views.AuthorizedView(by.actor, body.workspace_id, tuple(sorted(by.scopes))))
+
+    return [key_feed, uses, head, authorize]

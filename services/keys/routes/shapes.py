@@ -1,0 +1,146 @@
+"""What callers send: bodies and queries, field by field. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from keyledger.clock import parse_rfc3339
+from keyledger.errors import invalid_request
+from keyledger.events import Environment, OnOutage, RateLimit, Retire
+
+Limit = Annotated[int, Meta(ge=1, le=200)]
+
+
+class Shape(Struct, forbid_unknown_fields=True):
+    """Base of everything that is decoded from a request."""
+
+
+class RateLimitShape(Shape):
+    """At most `limit` requests in each epoch-aligned cell of `window_seconds`."""
+
+    limit: int
+    window_seconds: int
+    on_outage: OnOutage | UnsetType = UNSET
+
+    def wire(self) -> RateLimit:
+        """As it stands in events; its numbers are checked by the domain."""
+        if not -(2**63) <= self.limit < 2**63:
+            raise invalid_request("The limit is out of range.", field="rate_limit.limit")
+        if not -(2**63) <= self.window_seconds < 2**63:
+            raise invalid_request("The window is out of range.", field="rate_limit.window_seconds")
+        on_outage = None if isinstance(self.on_outage, UnsetType) else self.on_outage
+        return RateLimit(self.limit, self.window_seconds, on_outage)
+
+
+class CreateWorkspaceShape(Shape):
+    """`POST /v1/workspaces`."""
+
+    name: str
+    rate_limit: RateLimitShape | UnsetType = UNSET
+
+
+class ChangeWorkspaceShape(Shape):
+    """`PATCH /v1/workspaces/{ws}`; what is absent stays."""
+
+    name: str | UnsetType = UNSET
+    rate_limit: RateLimitShape | UnsetType = UNSET
+    suspended: bool | UnsetType = UNSET
+
+
+class CreateKeyShape(Shape):
+    """`POST /v1/workspaces/{ws}/keys`."""
+
+    name: str
+    environment: Environment
+    scopes: tuple[str, ...] = ("*",)
+    expires_at: str | None = None
+    allowed_ips: tuple[str, ...] | None = None
+    rate_limit: RateLimitShape | None = None
+    external_id: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class ChangeKeyShape(Shape):
+    """`PATCH …/keys/{key}`: what is absent stays, null clears."""
+
+    name: str | UnsetType = UNSET
+    scopes: tuple[str, ...] | UnsetType = UNSET
+    expires_at: str | None | UnsetType = UNSET
+    allowed_ips: tuple[str, ...] | None | UnsetType = UNSET
+    rate_limit: RateLimitShape | None | UnsetType = UNSET
+    external_id: str | None | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+
+
+class RotateShape(Shape):
+    """`POST …/keys/{key}/rotate`; the overlap is in seconds."""
+
+    overlap_seconds: int = 0
+    retire: Retire = "at_overlap"
+
+
+class RevokeShape(Shape):
+    """`POST …/keys/{key}/revoke`; with `wait` (seconds) the answer has a receipt."""
+
+    reason: str | None = None
+    note: str | None = None
+    wait: Annotated[float, Meta(ge=0, le=30)] | None = None
+
+
+class AuthorizeShape(Shape):
+    """`POST /v1/authorize`: may the presented credential do this in that workspace?"""
+
+    workspace_id: str
+    scope: str
+
+
+class NoQuery(Shape):
+    """No query parameter is taken."""
+
+
+class ListQuery(Shape):
+    """A page of a list, newest first."""
+
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+class ListKeysQuery(ListQuery):
+    """`GET …/keys`. `search` looks in names, external ids and for a whole key id."""
+
+    environment: Environment | None = None
+    status: Literal["active", "disabled", "revoked", "expired"] | None = None
+    external_id: str | None = None
+    search: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class EventsQuery(ListQuery):
+    """A page of events, oldest first, after a position or from a cursor."""
+
+    after: str | None = None
+
+
+class FeedQuery(Shape):
+    """A feed page after a position."""
+
+    after: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+
+
+class HeadQuery(Shape):
+    """The nonce comes back in the answer."""
+
+    nonce: Annotated[str, Meta(max_length=64)] = ""
+
+
+def moment(text: str | None | UnsetType, field: str) -> int | None | UnsetType:
+    """An RFC 3339 time in µs; None and UNSET pass through."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return parse_rfc3339(text)
+    except ValueError as error:
+        raise invalid_request(f"Not a time: {error}.", field=field) from None

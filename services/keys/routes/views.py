@@ -1,0 +1,229 @@
+"""What callers get: explicit structs, so that nothing is shown because it happened to be there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from keyledger.clock import rfc3339
+from keyledger.events import (
+    Epoch,
+    Event,
+    KeyCreated,
+    KeyRotated,
+    RateLimit,
+    Recorded,
+    Unknown,
+)
+from services.keys.domain.key import Key, Status
+from services.keys.domain.workspace import Workspace
+from services.keys.handlers.receipts import Receipt
+
+_MOMENTS = ("expires_at", "previous_valid_until")
+
+
+class SecretView(Struct, frozen=True):
+    """A secret that may still be presented: never more of it than its hint."""
+
+    hint: str
+    created_at: str
+    valid_until: str | None
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    """A key."""
+
+    id: str
+    workspace_id: str
+    name: str
+    environment: str
+    scopes: tuple[str, ...]
+    enabled: bool
+    status: Status
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    allowed_ips: tuple[str, ...] | None
+    rate_limit: RateLimit | None
+    external_id: str | None
+    metadata: dict[str, str]
+    secrets: tuple[SecretView, ...]
+    version: int
+
+
+class WrittenKeyView(KeyView, frozen=True, kw_only=True):
+    """A key after a write, and where in the log that write stands."""
+
+    position: int
+    epoch: str
+
+
+class CreatedKeyView(WrittenKeyView, frozen=True, kw_only=True):
+    """A new key with its token, this once."""
+
+    key: str
+
+
+class RotatedKeyView(CreatedKeyView, frozen=True, kw_only=True):
+    """A key with its new token, this once, and the moment the one before it ends."""
+
+    previous_valid_until: str
+
+
+class AppliedView(Struct, frozen=True):
+    """A verifier, and how many ms after the commit it refused."""
+
+    verifier: str
+    ms: int
+
+
+class ReceiptView(Struct, frozen=True):
+    """Who refuses by now, who may not yet, and when nobody can accept any more."""
+
+    applied: tuple[AppliedView, ...]
+    pending: tuple[str, ...]
+    certain_by: str
+
+
+class RevokedKeyView(WrittenKeyView, frozen=True, kw_only=True, omit_defaults=True):
+    """A revoked key; `receipt` when it was waited for."""
+
+    receipt: ReceiptView | None = None
+
+
+class KeyListView(Struct, frozen=True):
+    """A page of keys."""
+
+    keys: tuple[KeyView, ...]
+    next_cursor: str | None
+
+
+class WorkspaceView(Struct, frozen=True):
+    """A workspace, and where in the log its last change stands."""
+
+    id: str
+    name: str
+    rate_limit: RateLimit
+    quota: None
+    suspended: bool
+    created_at: str
+    version: int
+    position: int
+    epoch: str
+
+
+class WorkspaceListView(Struct, frozen=True):
+    """A page of workspaces."""
+
+    workspaces: tuple[WorkspaceView, ...]
+    next_cursor: str | None
+
+
+class EventView(Struct, frozen=True):
+    """An event as people may read it: no digest, no proof."""
+
+    position: int
+    version: int
+    type: str
+    at: str
+    actor: str
+    request_id: str
+    data: dict[str, Any]
+
+
+class EventListView(Struct, frozen=True):
+    """A page of events."""
+
+    events: tuple[EventView, ...]
+    next_cursor: str | None
+
+
+class AuthorizedView(Struct, frozen=True):
+    """The credential may do what was asked."""
+
+    principal: str
+    workspace_id: str
+    scopes: tuple[str, ...]
+
+
+def key_fields(key: Key, now: int) -> dict[str, Any]:
+    """The fields of a `KeyView`."""
+    return {
+        "id": key.id,
+        "workspace_id": key.workspace_id,
+        "name": key.name,
+        "environment": key.environment,
+        "scopes": key.scopes,
+        "enabled": key.enabled,
+        "status": key.status(now),
+        "created_at": rfc3339(key.created_at),
+        "created_by": key.created_by,
+        "expires_at": _moment(key.expires_at),
+        "allowed_ips": key.allowed_ips,
+        "rate_limit": key.rate_limit,
+        "external_id": key.external_id,
+        "metadata": key.metadata,
+        "secrets": tuple(
+            SecretView(secret.hint, rfc3339(secret.created_at), _moment(secret.valid_until))
+            for secret in key.secrets
+            if secret.valid(now)
+        ),
+        "version": key.version,
+    }
+
+
+def workspace_view(workspace: Workspace, position: int, epoch: Epoch) -> WorkspaceView:
+    """A workspace as callers get it."""
+    return WorkspaceView(
+        workspace.id,
+        workspace.name,
+        workspace.rate_limit,
+        None,
+        workspace.suspended,
+        rfc3339(workspace.created_at),
+        workspace.version,
+        position,
+        epoch.text,
+    )
+
+
+def receipt_view(receipt: Receipt) -> ReceiptView:
+    """A receipt as callers get it."""
+    return ReceiptView(
+        tuple(AppliedView(applied.verifier, applied.ms) for applied in receipt.applied),
+        receipt.pending,
+        rfc3339(receipt.certain_by),
+    )
+
+
+def event_view(recorded: Recorded, event: Event | Unknown) -> EventView:
+    """An event as callers get it; of one that this code does not know, only the envelope."""
+    return EventView(
+        recorded.position,
+        recorded.version,
+        recorded.type,
+        rfc3339(recorded.at),
+        recorded.actor,
+        recorded.request_id,
+        {} if isinstance(event, Unknown) else _event_data(event),
+    )
+
+
+def _event_data(event: Event) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.to_builtins(event)
+    private = data.pop("private", None)
+    if isinstance(private, dict):
+        data |= private
+    data.pop("proof", None)
+    if isinstance(event, KeyCreated | KeyRotated):
+        data["secret"] = {"hint": event.secret.hint}
+    for field in _MOMENTS:
+        if isinstance(data.get(field), int):
+            data[field] = rfc3339(data[field])
+    return data
+
+
+def _moment(micros: int | None) -> str | None:
+    return None if micros is None else rfc3339(micros)

@@ -1,0 +1,52 @@
+"""The key service's settings, read once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from keyledger.server.settings import Reader, SettingsError
+from keyledger.token import DEFAULT_PREFIX, is_prefix
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Where to listen, where the servers are, where the secrets lie; its repr shows no password."""
+
+    host: str
+    port: int
+    postgres: str
+    nats: str
+    peppers: Path
+    seal_secret_file: Path
+    prefix: str
+    old_prefixes: tuple[str, ...]
+    log_level: str
+
+    def __repr__(self) -> str:
+        return f"Settings({self.host}:{self.port})"
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """The settings in this environment; `SettingsError` lists all that is missing or wrong."""
+    reader = Reader(environment)
+    old = reader.text("KEYLEDGER_TOKEN_PREFIXES_OLD", "")
+    settings = Settings(
+        host=reader.text("KEYLEDGER_HOST", "127.0.0.1"),
+        port=reader.integer("KEYLEDGER_PORT", 8401, least=1),
+        postgres=reader.text("KEYLEDGER_POSTGRES"),
+        nats=reader.text("KEYLEDGER_NATS"),
+        peppers=reader.path("KEYLEDGER_PEPPERS"),
+        seal_secret_file=reader.path("KEYLEDGER_SEAL_SECRET_FILE"),
+        prefix=reader.text("KEYLEDGER_TOKEN_PREFIX", DEFAULT_PREFIX),
+        old_prefixes=tuple(prefix.strip() for prefix in old.split(",") if prefix.strip()),
+        log_level=reader.text("KEYLEDGER_LOG_LEVEL", "INFO"),
+    )
+    reader.finish()
+    for prefix in (settings.prefix, *settings.old_prefixes):
+        if not is_prefix(prefix):
+            raise SettingsError(
+                "KEYLEDGER_TOKEN_PREFIX: a prefix is 2 to 16 of a-z 0-9 and begins with a letter"
+            )
+    return settings
