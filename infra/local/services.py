@@ -1,0 +1,76 @@
+"""The services of a local run as data: what each runs and what its environment holds, built from nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infra.local.child import ChildSpec
+from infra.local.home import Home
+from infra.local.settings import Settings
+
+MODULES = {
+    "keys": "services.keys",
+    "verifier": "services.verifier",
+    "usage": "services.usage",
+    "contacts": "examples.contacts",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """How each service reaches Postgres and NATS, by its name. Both hold passwords."""
+
+    postgres: Mapping[str, str] = field(repr=False)
+    nats: Mapping[str, str] = field(repr=False)
+
+
+ServiceSpecs = Callable[[Settings, Home, Servers], Sequence[ChildSpec]]
+
+
+def service_specs(settings: Settings, home: Home, servers: Servers) -> list[ChildSpec]:
+    """The services, in the order in which they start."""
+    keys_url = settings.url("keys")
+    return [
+        _spec(settings, servers, "keys", {
+            "KEYLEDGER_POSTGRES": servers.postgres["keys"],
+            "KEYLEDGER_PEPPERS": str(home.peppers),
+            "KEYLEDGER_SEAL_SECRET_FILE": str(home.seal_secret),
+        }, passed_on=("KEYLEDGER_TOKEN_PREFIX",)),
+        _spec(settings, servers, "verifier", {
+            "KEYLEDGER_PEPPERS": str(home.peppers),
+            "KEYLEDGER_KEYS_URL": keys_url,
+            "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "verifier"),
+            "KEYLEDGER_SPOOL": str(home.spool),
+            "KEYLEDGER_CLIENT_IP_HEADER": "X-Keyledger-Client-IP",
+        }, passed_on=("KEYLEDGER_TOKEN_PREFIX",)),
+        _spec(settings, servers, "usage", {
+            "KEYLEDGER_POSTGRES": servers.postgres["usage"],
+            "KEYLEDGER_KEYS_URL": keys_url,
+            "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "usage"),
+        }),
+        _spec(settings, servers, "contacts", {"KEYLEDGER_VERIFIER_URL": settings.url("verifier")}),
+    ]  # fmt: skip
+
+
+def _spec(
+    settings: Settings, servers: Servers, name: str, own: Mapping[str, str], *, passed_on: Sequence[str] = ()
+) -> ChildSpec:
+    passed_on = ("PATH", "HOME", "LANG", "TZ", "KEYLEDGER_LOG_LEVEL", *passed_on)
+    env = {variable: settings.passed_on[variable] for variable in passed_on if variable in settings.passed_on}
+    env |= {
+        "PYTHONUNBUFFERED": "1",
+        "KEYLEDGER_HOST": settings.host,
+        "KEYLEDGER_PORT": str(settings.port(name)),
+    }
+    if name in servers.nats:
+        env["KEYLEDGER_NATS"] = servers.nats[name]
+    return ChildSpec(
+        name=name,
+        # -P: the folder it runs in is no place to import from.
+        argv=[sys.executable, "-P", "-m", MODULES[name]],
+        env={**env, **own},
+        port=settings.port(name),
+        host=settings.reachable_host.strip("[]"),
+    )

@@ -1,0 +1,59 @@
+"""What a newcomer reads once everything is ready: the addresses, and lines to paste that try every part."""
+
+from __future__ import annotations
+
+import shlex
+
+from infra.local.home import Home
+from infra.local.settings import Settings
+
+_TEMPLATE = """
+Keyledger is running. Ctrl-C stops it; your data stays in {home}
+
+  key service    {keys}
+  verifier       {verifier}
+  usage service  {usage}
+  contacts API   {contacts}   (an example, protected by the verifier)
+  management key in {bootstrap}
+  logs           {logs}
+
+Try it, in another terminal (bash):
+
+  JSON='Content-Type: application/json'
+  field() {{ python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }}
+  ADMIN=$(field management_key < {bootstrap_word})
+
+  # a workspace, and a key in it; the key is shown this once
+  WS=$(curl -sS {keys}/v1/workspaces -H "X-API-Key: $ADMIN" -H "$JSON" \\
+    -d '{{"name": "Acme"}}' | field id)
+  CREATED=$(curl -sS {keys}/v1/workspaces/$WS/keys -H "X-API-Key: $ADMIN" -H "$JSON" \\
+    -d '{{"name": "first key", "environment": "live", "scopes": ["contacts:read", "contacts:write"]}}')
+  KEY=$(field key <<< "$CREATED"); KEY_ID=$(field id <<< "$CREATED"); echo "$KEY"
+
+  # verify it, and use it
+  curl -sS {verifier}/v1/verify -H "$JSON" -d '{{"key": "'$KEY'"}}'; echo
+  curl -sSi {contacts}/v1/contacts -H "X-API-Key: $KEY"; echo
+
+  # see its usage
+  curl -sS "{usage}/v1/workspaces/$WS/usage?granularity=minute&group_by=key,outcome" \\
+    -H "X-API-Key: $ADMIN"; echo
+
+  # revoke it, and see it refused
+  curl -sS {keys}/v1/workspaces/$WS/keys/$KEY_ID/revoke -H "X-API-Key: $ADMIN" \\
+    -H "$JSON" -d '{{"reason": "trying it out"}}'; echo
+  curl -sSi {contacts}/v1/contacts -H "X-API-Key: $KEY"; echo
+"""
+
+
+def welcome(settings: Settings, home: Home) -> str:
+    """The text, with this run's addresses and paths."""
+    return _TEMPLATE.format(
+        home=home.root,
+        keys=settings.url("keys"),
+        verifier=settings.url("verifier"),
+        usage=settings.url("usage"),
+        contacts=settings.url("contacts"),
+        bootstrap=home.bootstrap,
+        bootstrap_word=shlex.quote(str(home.bootstrap)),
+        logs=home.logs,
+    )
