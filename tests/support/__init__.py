@@ -1,0 +1,1 @@
+"""What tests share: servers, child processes, waiting with a deadline."""
