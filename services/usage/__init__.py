@@ -1,0 +1,1 @@
+"""The usage service: folds recorded uses into counters that people can read."""

@@ -1,0 +1,101 @@
+"""Who may read: the key service is asked, and what it allows is remembered for at most five seconds.
+
+`POST /v1/authorize` knows workspaces only. Whether a key belongs to one is asked at the key's own address; a
+caller who may not read keys is not told, and reads counters that are empty for another workspace's key.
+
+Only what is allowed is remembered, by a hash of the credential; a refusal is asked for anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+import httpx2
+import msgspec
+
+from keyledger import errors
+from keyledger.clock import Clock
+from keyledger.errors import Refusal
+from services.usage.ports import SCOPE, Credential
+
+REMEMBERED_SECONDS = 5.0
+REMEMBERED_ANSWERS = 10_000
+MAX_MESSAGE = 300
+OK = 200
+
+
+class _Told(msgspec.Struct):
+    """The key service's error body, as far as it is passed on."""
+
+    error: str
+    message: str = ""
+
+
+class KeyServiceAccess:
+    """`Access` by the key service's `POST /v1/authorize`; `http` has it as its base URL, and no key."""
+
+    def __init__(self, http: httpx2.AsyncClient, clock: Clock) -> None:
+        self._http = http
+        self._clock = clock
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> None:
+        asked = _hash(credential, workspace_id, key_id)
+        now = self._clock.steady()
+        if self._until.get(asked, 0.0) > now:
+            return
+        question = {"workspace_id": workspace_id, "scope": SCOPE}
+        refusal = await self._ask(credential, "POST", "/v1/authorize", msgspec.json.encode(question))
+        if refusal is None and key_id is not None:
+            refusal = await self._ask(credential, "GET", f"/v1/workspaces/{workspace_id}/keys/{key_id}")
+            if refusal is not None and refusal.code == "insufficient_permissions":
+                refusal = None
+        if refusal is not None:
+            raise refusal
+        # counted from before the question: the answer may be as old as that
+        self._until[asked] = now + REMEMBERED_SECONDS
+        self._until.move_to_end(asked)
+        while len(self._until) > REMEMBERED_ANSWERS:
+            self._until.popitem(last=False)
+
+    async def _ask(
+        self, credential: Credential, method: str, path: str, body: bytes | None = None
+    ) -> Refusal | None:
+        """What the key service refuses the caller, or None when it answers."""
+        # latin-1 gives back the very bytes that came in
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in credential.headers]
+        if body is not None:
+            headers.append((b"Content-Type", b"application/json"))
+        try:
+            response = await self._http.request(method, path, content=body, headers=headers)
+        except httpx2.HTTPError:
+            return _nobody_can_say()
+        return None if response.status_code == OK else _refusal(response)
+
+
+def _refusal(response: httpx2.Response) -> Refusal:
+    """The contract's refusal in what the key service answered; what is not one of its codes is an outage."""
+    try:
+        told = msgspec.json.decode(response.content, type=_Told)
+    except msgspec.MsgspecError:
+        return _nobody_can_say()
+    match response.status_code, told.error:
+        case 401, "missing_api_key":
+            return errors.missing_api_key()
+        case 401, _:
+            return errors.invalid_api_key()
+        case 403, "insufficient_permissions":
+            return errors.insufficient_permissions(told.message[:MAX_MESSAGE])
+        case 404, "not_found":
+            return errors.not_found()
+        case _:
+            return _nobody_can_say()
+
+
+def _nobody_can_say() -> Refusal:
+    return errors.unavailable("unavailable", "The credential cannot be checked just now.")
+
+
+def _hash(credential: Credential, workspace_id: str, key_id: str | None) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode((credential.headers, workspace_id, key_id))).digest()

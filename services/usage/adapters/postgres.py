@@ -1,0 +1,163 @@
+"""The counters in Postgres: what a batch adds commits together with how far the log is folded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from keyledger.events import Epoch
+from keyledger.server.postgres import AWAY, Pool
+from services.usage.domain.period import SIZES, Granularity
+from services.usage.domain.series import Mark, Point, Question, Reading
+from services.usage.domain.tally import Count, Tally
+from services.usage.ports import StoreUnavailable
+
+PING_TIMEOUT = 1.0
+
+# Add counts to their buckets. The rows come sorted, so two writers never wait for each other in a circle.
+_ADD = """
+INSERT INTO usage.use_{granularity} AS kept
+    (workspace_id, bucket, key_id, environment, outcome, count, cost)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+ON CONFLICT (workspace_id, bucket, key_id, environment, outcome)
+DO UPDATE SET count = kept.count + excluded.count, cost = kept.cost + excluded.cost
+"""
+_TOUCH = """
+INSERT INTO usage.key_last_used AS kept (workspace_id, key_id, last_at)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_at = excluded.last_at
+WHERE kept.last_at < excluded.last_at
+"""
+# Begin a line where the one before it was left, at most at $3. Of two that begin it at once one does.
+_BEGIN = """
+INSERT INTO usage.progress (epoch_line, epoch_number, position)
+VALUES ($1, $2, least($3, coalesce(
+    (SELECT position FROM usage.progress WHERE epoch_number < $2 ORDER BY epoch_number DESC LIMIT 1), 0)))
+ON CONFLICT (epoch_line) DO NOTHING
+"""
+# Move on, if the line is folded exactly as far as the caller believes; holds the row until the commit.
+_MOVE = "UPDATE usage.progress SET position = $3 WHERE epoch_line = $1 AND position = $2"
+_POSITION = "SELECT position FROM usage.progress WHERE epoch_line = $1"
+# How far the newest epoch is folded: the state that a reader sees.
+_SEEN = "SELECT position FROM usage.progress ORDER BY epoch_number DESC LIMIT 1"
+_LAST_USED = """
+SELECT key_id, last_at FROM usage.key_last_used WHERE workspace_id = $1 AND key_id = ANY($2::text[])
+"""
+# The buckets a question is about: $1 workspace, $2 key or NULL, $3 start, $4 end (exclusive). Two texts, so
+# that each has the plan it needs.
+_OF_WORKSPACE = "workspace_id = $1 AND $2::text IS NULL AND bucket >= $3 AND bucket < $4"
+_OF_KEY = "workspace_id = $1 AND key_id = $2::text AND bucket >= $3 AND bucket < $4"
+_TOTALS = """
+SELECT coalesce(sum(count), 0)::bigint AS count, coalesce(sum(cost), 0)::bigint AS cost
+FROM usage.use_{granularity} WHERE {asked}
+"""
+# One page of points behind the mark ($5 to $8), at most $9.
+_SERIES = """
+SELECT bucket, {key} AS key, {outcome} AS outcome, {environment} AS environment,
+       sum(count)::bigint AS count, sum(cost)::bigint AS cost
+FROM usage.use_{granularity}
+WHERE {asked} AND bucket >= $5
+  AND (bucket, {key}, {outcome}, {environment}) > ($5, $6::text, $7::text, $8::text)
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $9
+"""
+_COLUMNS = {"key": "key_id", "outcome": "outcome", "environment": "environment"}
+_FIRST = Mark(-(2**62))
+
+
+class PostgresUsage:
+    """`UsageStore` over a pool whose statements have a timeout."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def position(self, line: bytes) -> int:
+        async with self._connection() as connection:
+            return await connection.fetchval(_POSITION, line) or 0
+
+    async def begin(self, epoch: Epoch, head: int) -> int:
+        async with self._connection() as connection:
+            await connection.execute(_BEGIN, epoch.line, epoch.number, head)
+            return await connection.fetchval(_POSITION, epoch.line)
+
+    async def fold(self, epoch: Epoch, after: int, last: int, tally: Tally) -> bool:
+        async with self._connection() as connection:
+            async with connection.transaction():
+                if await connection.execute(_MOVE, epoch.line, after, last) != "UPDATE 1":
+                    return False
+                for granularity in SIZES:
+                    columns = _bucket_columns(tally, granularity)
+                    await connection.execute(_ADD.format(granularity=granularity), *columns)
+                await connection.execute(_TOUCH, *_last_used_columns(tally))
+            return True
+
+    async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
+        period, mark = question.period, after or _FIRST
+        asked = (question.workspace_id, question.key_id, period.start, period.end)
+        words: dict[str, str] = {
+            "granularity": period.granularity,
+            "asked": _OF_WORKSPACE if question.key_id is None else _OF_KEY,
+        }
+        for group, column in _COLUMNS.items():
+            words[group] = f'{column} COLLATE "C"' if group in question.groups else "''::text COLLATE \"C\""
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(
+                _SERIES.format_map(words),
+                *asked, mark.start, mark.key, mark.outcome, mark.environment, limit,
+            )  # fmt: skip
+            totals = await connection.fetchrow(_TOTALS.format_map(words), *asked)
+            seen = await connection.fetchval(_SEEN)
+            last: dict[str, int] = {}
+            if question.key_id is not None:
+                last = dict(await connection.fetch(_LAST_USED, question.workspace_id, [question.key_id]))
+        points = [Point(Mark(*place), Count(count, cost)) for *place, count, cost in rows]
+        return Reading(points, Count(*totals), seen or 0, last.get(question.key_id or ""))
+
+    async def last_used(self, workspace_id: str, key_ids: Sequence[str]) -> tuple[dict[str, int], int]:
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(_LAST_USED, workspace_id, list(key_ids))
+            seen = await connection.fetchval(_SEEN)
+        return {row["key_id"]: row["last_at"] for row in rows}, seen or 0
+
+    async def ping(self) -> None:
+        try:
+            await self._pool.fetchval("SELECT 1", timeout=PING_TIMEOUT)
+        except AWAY as error:
+            raise StoreUnavailable(type(error).__name__) from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
+        """A connection of the pool; what means that Postgres is away becomes `StoreUnavailable`."""
+        try:
+            async with self._pool.acquire(timeout=2.0) as connection:
+                yield connection
+        except AWAY as error:
+            # the class only: a driver's message may quote parameters
+            raise StoreUnavailable(type(error).__name__) from error
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncGenerator[Any]:
+        """A connection in which every statement sees the same state."""
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
+
+def _bucket_columns(tally: Tally, granularity: Granularity) -> tuple[list[Any], ...]:
+    rows = tally.sorted_buckets(granularity)
+    return (
+        [bucket.workspace_id for bucket, _ in rows],
+        [bucket.start for bucket, _ in rows],
+        [bucket.key_id for bucket, _ in rows],
+        [bucket.environment for bucket, _ in rows],
+        [bucket.outcome for bucket, _ in rows],
+        [added.count for _, added in rows],
+        [added.cost for _, added in rows],
+    )
+
+
+def _last_used_columns(tally: Tally) -> tuple[list[Any], ...]:
+    rows = tally.sorted_last_used()
+    return [key[0] for key, _ in rows], [key[1] for key, _ in rows], [at for _, at in rows]

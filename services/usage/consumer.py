@@ -1,0 +1,210 @@
+"""Following the use log: live batches as they come, pages of the feed on a gap, every two seconds, at start.
+
+What is live is only a shortcut: positions are dense, so a batch that was lost shows as a gap, and the feed
+has it. The store refuses a fold that does not begin where it stands, so any number of these may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from keyledger.clock import Clock
+from keyledger.events import Epoch, RecordedUses
+from keyledger.verification.ports import USE_LIVE_SUBJECT, Bus, BusUnavailable, Feed, FeedUnavailable, Message
+from services.usage.domain.tally import tally
+from services.usage.ports import StoreUnavailable, UsageStore
+
+ASK_SECONDS = 2.0
+BATCHES = 100
+"""At most this many batches a page and a transaction."""
+HELD_MESSAGES = 256
+"""Live messages held while pages are folded; what is pushed out is a gap, and comes by the feed."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+_DECODER = msgspec.msgpack.Decoder(RecordedUses)
+_log = structlog.get_logger("keyledger.usage")
+
+
+class Metrics:
+    """How far the log is folded, and what it took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.position = Gauge("keyledger_position", "Last use batch that is folded", registry=registry)
+        self.head = Gauge("keyledger_head_position", "Last use batch known to be recorded", registry=registry)
+        self.age = Gauge("keyledger_age_seconds", "Age of the folded state", registry=registry)
+        self.folded = Counter("keyledger_usage_batches", "Batches folded", ["source"], registry=registry)
+        self.gaps = Counter("keyledger_usage_gaps", "Gaps in what was live", registry=registry)
+        self.failures = Counter("keyledger_usage_failures", "Failed rounds", ["cause"], registry=registry)
+
+
+class UseConsumer:
+    """Folds the use log into a store for as long as `run` runs. One at a time per instance."""
+
+    def __init__(self, store: UsageStore, feed: Feed, bus: Bus, clock: Clock, metrics: Metrics) -> None:
+        self._store = store
+        self._feed = feed
+        self._bus = bus
+        self._clock = clock
+        self._metrics = metrics
+        self._live: deque[RecordedUses] = deque(maxlen=HELD_MESSAGES)
+        self._wake = asyncio.Event()
+        self._ask = False
+        # the head that was read for a question, and when the question was sent
+        self._owed: tuple[int, float] | None = None
+        self._fresh_as_of: float | None = None
+        self._trouble = ""
+        self.epoch: Epoch | None = None
+        self.position = 0
+        self.head = 0
+        metrics.age.set_function(lambda: self.age() or 0.0)
+
+    def age(self) -> float | None:
+        """Seconds since the latest instant as of which everything recorded is known to be folded."""
+        return None if self._fresh_as_of is None else self._clock.steady() - self._fresh_as_of
+
+    async def run(self) -> None:
+        """Follow until cancelled; whatever fails is tried again, ever more slowly."""
+        self._bus.on_disturbance(self._disturbed)
+        await self._subscribe()
+        failures = 0
+        while True:
+            try:
+                await self._catch_up()
+                failures = 0
+                self._say("")
+                await self._follow()
+            except Exception as error:
+                failures += 1
+                self._metrics.failures.labels(type(error).__name__).inc()
+                expected = isinstance(error, FeedUnavailable | StoreUnavailable)
+                # other exceptions may quote what they met: only their class is told
+                self._say(f"{type(error).__name__}: {error}" if expected else type(error).__name__)
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
+
+    async def _subscribe(self) -> None:
+        try:
+            await self._bus.subscribe(f"{USE_LIVE_SUBJECT}.*", self._heard)
+        except BusUnavailable as error:
+            _log.warning("bus_unavailable", why=str(error))
+
+    async def _heard(self, message: Message) -> None:
+        """Hold a live batch of the epoch that is followed; any other will be met in the feed."""
+        if self.epoch is None or message.subject.rpartition(".")[2] != self.epoch.line.hex():
+            return
+        try:
+            batch = _DECODER.decode(message.body)
+        except msgspec.MsgspecError:
+            self._metrics.failures.labels("undecodable").inc()
+            return
+        self._live.append(batch)
+        self._wake.set()
+
+    def _disturbed(self, why: str) -> None:
+        del why
+        self._ask = True
+        self._wake.set()
+
+    async def _catch_up(self) -> None:
+        """Fold page after page until the head that the feed told of."""
+        self._ask = False
+        while True:
+            sent = self._clock.steady()
+            page, records = await self._feed.page(self.position, BATCHES)
+            if self.epoch is None or page.epoch_line != self.epoch.line:
+                await self._enter(Epoch(page.epoch_number, page.epoch_line), page.head_position)
+                continue
+            self._owe(page.head_position, sent)
+            if self.position > page.head_position:
+                # a restored database has forgotten both, and its feed is right
+                self.position = await self._store.position(self.epoch.line)
+                raise FeedUnavailable("the feed's head is behind what was folded")
+            await self._fold([_DECODER.decode(record) for record in records], "feed")
+            if self.position >= page.head_position:
+                return
+            if not records:
+                raise FeedUnavailable("the feed has a hole")
+
+    async def _enter(self, epoch: Epoch, head: int) -> None:
+        """Go on where this epoch's line was left; an older epoch than the current one is no place to go."""
+        if self.epoch is not None and epoch.number < self.epoch.number:
+            raise FeedUnavailable("the feed tells an older epoch")
+        position = await self._store.begin(epoch, head)
+        self.epoch, self.position, self._owed, self._fresh_as_of = epoch, position, None, None
+        self._live.clear()
+        _log.info("epoch", epoch=epoch.text, position=position)
+
+    async def _follow(self) -> None:
+        """Fold what is live until the feed should be asked again: after a while, on a gap, when disturbed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_SECONDS
+        while not self._ask and loop.time() < deadline:
+            self._wake.clear()
+            if not await self._fold_live():
+                self._metrics.gaps.inc()
+                return
+            if not self._live:
+                # only the waiting is cut short, never a transaction
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await self._wake.wait()
+
+    async def _fold_live(self) -> bool:
+        """Fold what continues the position; False when something is missing before the next held batch."""
+        ready: list[RecordedUses] = []
+        while self._live and len(ready) < BATCHES:
+            expected = (ready[-1].position if ready else self.position) + 1
+            if self._live[0].position > expected:
+                break
+            batch = self._live.popleft()
+            if batch.position == expected:
+                ready.append(batch)
+        await self._fold(ready, "live")
+        return not self._live or self._live[0].position <= self.position + 1
+
+    async def _fold(self, batches: Sequence[RecordedUses], source: str) -> None:
+        """Add these batches, which must continue the position, in one transaction."""
+        if not batches:
+            self._settle()
+            return
+        if [batch.position for batch in batches] != list(
+            range(self.position + 1, self.position + 1 + len(batches))
+        ):
+            raise FeedUnavailable("the feed's positions are not dense")
+        if self.epoch is None:
+            return
+        last = batches[-1].position
+        totals = tally(use for batch in batches for use in batch.uses)
+        if await self._store.fold(self.epoch, self.position, last, totals):
+            self._metrics.folded.labels(source).inc(len(batches))
+            self.position = last
+        else:
+            self.position = await self._store.position(self.epoch.line)
+        self.head = max(self.head, self.position)
+        self._settle()
+
+    def _owe(self, head: int, sent: float) -> None:
+        self.head = head
+        if self._owed is None:
+            self._owed = (head, sent)
+
+    def _settle(self) -> None:
+        """Once the head of a question is folded, the state is fresh as of when the question was sent."""
+        if self._owed is not None and self.position >= self._owed[0]:
+            self._fresh_as_of, self._owed = self._owed[1], None
+        self._metrics.position.set(self.position)
+        self._metrics.head.set(self.head)
+
+    def _say(self, trouble: str) -> None:
+        """Log a change of state once, however often it is met again."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            (_log.warning if trouble else _log.info)("following", why=trouble or "caught up")

@@ -1,0 +1,1 @@
+"""Counting uses and naming periods: pure, no clock, no driver."""

@@ -1,0 +1,62 @@
+"""Uses become totals per bucket: the same answer in whatever order, and in however many parts, they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from keyledger.events import Use
+from services.usage.domain.period import SIZES, Granularity, bucket_of
+
+
+class Bucket(Struct, frozen=True, order=True):
+    """What is counted apart: the sort order is the order in which rows are locked and answered."""
+
+    workspace_id: str
+    start: int
+    key_id: str
+    environment: str
+    outcome: str
+
+
+class Count(Struct, frozen=True):
+    """How many uses, and how many limit units they cost."""
+
+    count: int = 0
+    cost: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.count + other.count, self.cost + other.cost)
+
+
+NOTHING = Count()
+
+
+class Tally(Struct, frozen=True):
+    """Totals of uses per granularity and bucket, and each key's last use in µs, whatever its outcome."""
+
+    buckets: dict[Granularity, dict[Bucket, Count]]
+    last_used: dict[tuple[str, str], int]
+
+    def sorted_buckets(self, granularity: Granularity) -> list[tuple[Bucket, Count]]:
+        """The totals of one granularity in the one order that every writer locks rows in."""
+        return sorted(self.buckets[granularity].items(), key=lambda item: item[0])
+
+    def sorted_last_used(self) -> list[tuple[tuple[str, str], int]]:
+        """Each (workspace, key) with its last use, in the order that every writer locks rows in."""
+        return sorted(self.last_used.items())
+
+
+def tally(uses: Iterable[Use]) -> Tally:
+    """Count these uses, each as often as it is given."""
+    totals = Tally({granularity: {} for granularity in SIZES}, {})
+    for use in uses:
+        added = Count(use.count, use.cost)
+        for granularity, counts in totals.buckets.items():
+            start = bucket_of(use.minute, granularity)
+            bucket = Bucket(use.workspace_id, start, use.key_id, use.environment, use.outcome)
+            counts[bucket] = counts.get(bucket, NOTHING) + added
+        key = (use.workspace_id, use.key_id)
+        totals.last_used[key] = max(totals.last_used.get(key, use.last_at), use.last_at)
+    return totals

@@ -1,0 +1,213 @@
+"""The addresses of the usage service: what comes in, in the contract's order of checks, and what goes out.
+
+Handlers decode their queries themselves, after the credential: a refusal comes in the contract's order.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+from msgspec import UNSET, Struct, UnsetType
+
+from keyledger.clock import rfc3339
+from keyledger.errors import invalid_request
+from keyledger.server.bodies import decode_query, header_values
+from keyledger.server.openapi import documented
+from services.usage.domain.period import Granularity
+from services.usage.domain.tally import Count
+from services.usage.handlers import Answer, Asked, Usage
+from services.usage.ports import Credential
+
+MAX_PARAMETERS = 50
+_Request = Request[Any, Any, State]
+_Time = Annotated[
+    str | None,
+    msgspec.Meta(description="RFC 3339 with an offset.", extra_json_schema={"format": "date-time"}),
+]
+
+
+class SeriesQuery(Struct, forbid_unknown_fields=True):
+    """The query of a usage series."""
+
+    start: _Time = msgspec.field(name="from", default=None)
+    end: _Time = msgspec.field(name="to", default=None)
+    granularity: Granularity = "hour"
+    group_by: Annotated[str | None, msgspec.Meta(description="Any of key, outcome, environment.")] = None
+    cursor: Annotated[str | None, msgspec.Meta(description="The next_cursor of the page before.")] = None
+
+
+class LastUsedQuery(Struct, forbid_unknown_fields=True):
+    """The query of last uses."""
+
+    keys: Annotated[str, msgspec.Meta(description="At most 200 key ids, separated by commas.")]
+
+
+class PointBody(Struct):
+    """The uses of one bucket; a bucket without uses is left out."""
+
+    start: str
+    count: int
+    cost: int
+    key: str | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+    environment: str | UnsetType = UNSET
+
+
+class SeriesBody(Struct):
+    """One page of a series; `totals` cover the whole period, not the page."""
+
+    series: list[PointBody]
+    totals: Count
+    next_cursor: str | None
+
+
+class KeySeriesBody(SeriesBody):
+    """As of a workspace, with the key's last use, whatever its outcome and whenever it was."""
+
+    last_used_at: str | None
+
+
+class LastUsedBody(Struct):
+    """The last use of each listed key; null for one that was never used in this workspace."""
+
+    last_used: dict[str, str | None]
+
+
+_SERIES = documented(query=SeriesQuery, headers=("Accept",))
+_LAST_USED = documented(query=LastUsedQuery)
+
+
+@get("/v1/workspaces/{workspace_id:str}/usage", summary="Usage of a workspace", operation_class=_SERIES)
+async def workspace_usage(request: _Request, workspace_id: str, usage: Usage) -> Response[SeriesBody]:
+    """Uses per bucket. `from` is inclusive and `to` exclusive: by default the last 24 hours with the current
+    bucket. A `from` inside a bucket means that whole bucket. Series are sparse. Beyond 10,000 points there is
+    a cursor. `Accept: text/csv` gives CSV, with the cursor in `X-Next-Cursor`.
+    """
+    await usage.admit(_credential(request), workspace_id)
+    answer = await usage.series(workspace_id, None, _asked(request))
+    if _wants_csv(request.headers.get("accept", "")):
+        return _csv(answer)
+    body = SeriesBody(_points(answer), answer.reading.totals, answer.next_cursor)
+    return Response(body, headers=_position(answer.reading.position))
+
+
+@get(
+    "/v1/workspaces/{workspace_id:str}/keys/{key_id:str}/usage",
+    summary="Usage of a key",
+    operation_class=_SERIES,
+)
+async def key_usage(
+    request: _Request, workspace_id: str, key_id: str, usage: Usage
+) -> Response[KeySeriesBody]:
+    """As the usage of a workspace, for one key, with its last use."""
+    await usage.admit(_credential(request), workspace_id, key_id)
+    answer = await usage.series(workspace_id, key_id, _asked(request))
+    if _wants_csv(request.headers.get("accept", "")):
+        return _csv(answer)
+    reading = answer.reading
+    last = None if reading.last_used_at is None else rfc3339(reading.last_used_at)
+    body = KeySeriesBody(_points(answer), reading.totals, answer.next_cursor, last)
+    return Response(body, headers=_position(reading.position))
+
+
+@get(
+    "/v1/workspaces/{workspace_id:str}/last-used",
+    summary="Last use of several keys",
+    operation_class=_LAST_USED,
+)
+async def last_used(request: _Request, workspace_id: str, usage: Usage) -> Response[LastUsedBody]:
+    """When each listed key was last used; null for one that never was, or that is not of this workspace."""
+    await usage.admit(_credential(request), workspace_id)
+    query = decode_query(_pairs(request), LastUsedQuery)
+    found, position = await usage.last_used(workspace_id, query.keys)
+    told = {key: None if at is None else rfc3339(at) for key, at in found.items()}
+    return Response(LastUsedBody(told), headers=_position(position))
+
+
+ROUTES: Sequence[HTTPRouteHandler] = (workspace_usage, key_usage, last_used)
+
+
+def _credential(request: _Request) -> Credential:
+    """Both headers as they came, each as often as it came: what they mean together the key service says."""
+    headers = list(request.scope["headers"])
+    return Credential(
+        tuple(
+            (name, value)
+            for name in ("X-API-Key", "Authorization")
+            for value in header_values(headers, name.lower().encode())
+            if value
+        )
+    )
+
+
+def _asked(request: _Request) -> Asked:
+    query = decode_query(_pairs(request), SeriesQuery)
+    return Asked(query.start, query.end, query.granularity, query.group_by, query.cursor)
+
+
+def _pairs(request: _Request) -> list[tuple[str, str]]:
+    """The query's parameters as they came: twice is twice, and empty is there."""
+    query = request.scope["query_string"].decode("latin-1")
+    try:
+        return parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise invalid_request("There are too many query parameters.") from None
+
+
+def _position(position: int) -> dict[str, str]:
+    return {"X-Keyledger-Position": str(position)}
+
+
+def _points(answer: Answer) -> list[PointBody]:
+    """The points with just the fields that the series is grouped by."""
+    groups = answer.groups
+    return [
+        PointBody(
+            start=rfc3339(point.mark.start),
+            count=point.count.count,
+            cost=point.count.cost,
+            key=point.mark.key if "key" in groups else UNSET,
+            outcome=point.mark.outcome if "outcome" in groups else UNSET,
+            environment=point.mark.environment if "environment" in groups else UNSET,
+        )
+        for point in answer.reading.points
+    ]
+
+
+def _csv(answer: Answer) -> Response[Any]:
+    """The page as CSV (RFC 4180): a header line, one line a point. No value in it was typed by a person."""
+    columns: tuple[str, ...] = ("start", *answer.groups, "count", "cost")
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(columns)
+    lines.writerows([getattr(point, column) for column in columns] for point in _points(answer))
+    headers = _position(answer.reading.position)
+    if answer.next_cursor is not None:
+        headers["X-Next-Cursor"] = answer.next_cursor
+    return Response(text.getvalue(), headers=headers, media_type="text/csv")
+
+
+def _wants_csv(accept: str) -> bool:
+    """Whether an Accept header names CSV, and JSON not more so."""
+    return _weight(accept, "text/csv") > _weight(accept, "application/json")
+
+
+def _weight(accept: str, media: Literal["text/csv", "application/json"]) -> float:
+    """The q of a media type that is named in an Accept header; 0 when it is not."""
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if name == media:
+            weights = [piece[2:] for piece in parameters if piece.startswith("q=")]
+            try:
+                return float(weights[0]) if weights else 1.0
+            except ValueError:
+                return 0.0
+    return 0.0

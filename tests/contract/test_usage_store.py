@@ -1,0 +1,162 @@
+"""One suite for every `UsageStore`: what is folded counts once, and is read back in order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from keyledger.events import Epoch, Use
+from services.usage.domain.period import MINUTE, Granularity, Period
+from services.usage.domain.series import Mark, Question
+from services.usage.domain.tally import NOTHING, Count, tally
+from services.usage.ports import UsageStore
+from tests.support.memory_usage import MemoryUsageStore
+from tests.support.usage_postgres import open_store
+
+EPOCH, NEXT_EPOCH = Epoch(1, b"line-one"), Epoch(2, b"line-two")
+WS, OTHER = "ws_" + "1" * 22, "ws_" + "2" * 22
+KEY_A, KEY_B = "key_" + "A" * 22, "key_" + "b" * 22
+NOON = 20_000 * 1440 * MINUTE + 720 * MINUTE
+
+
+def use(key: str = KEY_A, *, at: int = NOON, outcome: str = "VALID", count: int = 1, ws: str = WS) -> Use:
+    """`count` uses of a key, each costing 2, in the minute of `at`."""
+    return Use(ws, key, "live", at - at % MINUTE, outcome, count, 2 * count, at)
+
+
+def asking(*groups: str, key: str | None = None, minutes: int = 60) -> Question:
+    """The minutes from noon on."""
+    return Question(WS, key, Period(NOON, NOON + minutes * MINUTE, "minute"), groups)
+
+
+class UsageStoreSuite:
+    """What every store promises."""
+
+    async def test_an_empty_store_stands_at_zero_and_answers_nothing(self, store: UsageStore) -> None:
+        assert await store.position(EPOCH.line) == await store.position(NEXT_EPOCH.line) == 0
+        reading = await store.read(asking("key"), None, 10)
+        assert (reading.points, reading.totals, reading.position) == ([], NOTHING, 0)
+        assert await store.last_used(WS, [KEY_A]) == ({}, 0)
+        await store.ping()
+
+    async def test_a_fold_moves_the_position_and_adds_to_every_granularity(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 3, tally([use(count=2), use(KEY_B, at=NOON + 61 * MINUTE)]))
+        assert await store.position(EPOCH.line) == 3
+        expectations: list[tuple[Granularity, int]] = [("minute", 2), ("hour", 2), ("day", 1)]
+        for granularity, expected in expectations:
+            period = Period(NOON - 720 * MINUTE, NOON + 720 * MINUTE, granularity)
+            reading = await store.read(Question(WS, None, period, ()), None, 10)
+            assert len(reading.points) == expected
+            assert reading.totals == Count(3, 6)
+            assert reading.position == 3
+
+    async def test_folds_add_up(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 1, tally([use(count=2)]))
+        assert await store.fold(EPOCH, 1, 2, tally([use(count=3)]))
+        reading = await store.read(asking("key", "outcome", "environment"), None, 10)
+        assert [point.mark for point in reading.points] == [Mark(NOON, KEY_A, "VALID", "live")]
+        assert reading.totals == Count(5, 10)
+
+    async def test_the_same_positions_are_never_folded_twice(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 2, tally([use()]))
+        assert not await store.fold(EPOCH, 0, 2, tally([use()]))
+        assert not await store.fold(EPOCH, 1, 3, tally([use()]))
+        assert await store.position(EPOCH.line) == 2
+        assert (await store.read(asking(), None, 10)).totals == Count(1, 2)
+
+    async def test_of_two_that_fold_at_once_one_counts(self, store: UsageStore) -> None:
+        answers = await asyncio.gather(*(store.fold(EPOCH, 0, 1, tally([use()])) for _ in range(5)))
+        assert sorted(answers) == [False] * 4 + [True]
+        assert (await store.read(asking(), None, 10)).totals == Count(1, 2)
+
+    async def test_a_line_that_has_not_begun_takes_no_fold(self, store: UsageStore) -> None:
+        assert not await store.fold(NEXT_EPOCH, 0, 1, tally([use()]))
+        assert (await store.read(asking(), None, 10)).totals == NOTHING
+
+    async def test_a_line_begins_once(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 7, tally([use()]))
+        assert await asyncio.gather(*(store.begin(EPOCH, head) for head in (9, 3, 0))) == [7, 7, 7]
+
+    @pytest.mark.parametrize(("head", "begins"), [(9, 7), (7, 7), (4, 4), (0, 0)])
+    async def test_a_new_line_begins_where_the_one_before_was_left_or_at_its_head(
+        self, store: UsageStore, head: int, begins: int
+    ) -> None:
+        assert await store.fold(EPOCH, 0, 7, tally([use()]))
+        assert await store.begin(NEXT_EPOCH, head) == begins
+        assert await store.position(EPOCH.line) == 7
+        assert await store.fold(NEXT_EPOCH, begins, begins + 2, tally([use()]))
+        reading = await store.read(asking(), None, 10)
+        assert (reading.totals, reading.position) == (Count(2, 4), begins + 2)
+
+    async def test_points_are_ordered_and_paged_behind_a_mark(self, store: UsageStore) -> None:
+        uses = [
+            use(key, at=NOON + minute * MINUTE, outcome=outcome)
+            for minute in (2, 0, 1)
+            for key in (KEY_B, KEY_A)
+            for outcome in ("VALID", "RATE_LIMITED")
+        ]
+        await store.fold(EPOCH, 0, 1, tally(uses))
+        question = asking("key", "outcome")
+        whole = [point.mark for point in (await store.read(question, None, 100)).points]
+        assert whole == sorted(whole)
+        assert len(whole) == 12
+        paged: list[Mark] = []
+        while True:
+            reading = await store.read(question, paged[-1] if paged else None, 5)
+            assert reading.totals == Count(12, 24)
+            if not reading.points:
+                break
+            paged += [point.mark for point in reading.points]
+        assert paged == whole
+
+    async def test_what_is_not_told_apart_is_one_point_a_bucket(self, store: UsageStore) -> None:
+        await store.fold(EPOCH, 0, 1, tally([use(), use(KEY_B), use(at=NOON + MINUTE)]))
+        reading = await store.read(asking(), None, 10)
+        assert [(point.mark, point.count.count) for point in reading.points] == [
+            (Mark(NOON), 2),
+            (Mark(NOON + MINUTE), 1),
+        ]
+
+    async def test_the_start_is_inside_the_period_and_the_end_is_not(self, store: UsageStore) -> None:
+        await store.fold(EPOCH, 0, 1, tally([use(at=NOON - 1), use(at=NOON), use(at=NOON + 5 * MINUTE)]))
+        reading = await store.read(asking(minutes=5), None, 10)
+        assert [point.mark.start for point in reading.points] == [NOON]
+
+    async def test_a_question_about_a_key_sees_no_other_and_its_last_use(self, store: UsageStore) -> None:
+        late = NOON + 40 * 1440 * MINUTE + 5
+        await store.fold(EPOCH, 0, 1, tally([use(), use(KEY_B), use(KEY_B, at=late)]))
+        reading = await store.read(asking(key=KEY_B), None, 10)
+        assert (reading.totals, reading.last_used_at) == (Count(1, 2), late)
+        assert (await store.read(asking(), None, 10)).last_used_at is None
+
+    async def test_another_workspace_is_never_seen(self, store: UsageStore) -> None:
+        await store.fold(EPOCH, 0, 1, tally([use(ws=OTHER)]))
+        assert (await store.read(asking("key"), None, 10)).points == []
+        assert (await store.read(asking(key=KEY_A), None, 10)).last_used_at is None
+        assert await store.last_used(WS, [KEY_A]) == ({}, 1)
+        assert await store.last_used(OTHER, [KEY_A, KEY_B]) == ({KEY_A: NOON}, 1)
+
+    async def test_the_last_use_never_goes_back(self, store: UsageStore) -> None:
+        await store.fold(EPOCH, 0, 1, tally([use(at=NOON + 9)]))
+        await store.fold(EPOCH, 1, 2, tally([use(at=NOON + 3)]))
+        assert await store.last_used(WS, [KEY_A]) == ({KEY_A: NOON + 9}, 2)
+
+    async def test_a_batch_without_uses_only_moves_the_position(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 1, tally([]))
+        assert await store.position(EPOCH.line) == 1
+
+
+class TestMemory(UsageStoreSuite):
+    @pytest.fixture
+    async def store(self) -> UsageStore:
+        store = MemoryUsageStore()
+        await store.begin(EPOCH, 0)
+        return store
+
+
+class TestPostgres(UsageStoreSuite):
+    @pytest.fixture
+    async def store(self, database: str) -> AsyncIterator[UsageStore]:
+        async with open_store(database) as store:
+            await store.begin(EPOCH, 0)
+            yield store

@@ -1,0 +1,205 @@
+"""The usage service behind the real key service, both as processes, through the library's own client."""
+
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+import nats
+import pytest
+
+from keyledger.client.http import KeyledgerClient, KeyledgerError
+from keyledger.clock import SystemClock
+from keyledger.events import Use, UseBatch
+from keyledger.server.postgres import migrate
+from keyledger.verification.ports import USES_SUBJECT
+from services.keys import provision
+from services.usage.domain.period import MINUTE
+from tests.support.asgi_server import free_port
+from tests.support.processes import Process
+from tests.support.servers import Servers
+from tests.support.waiting import until
+
+ROOT = Path(provision.__file__).parents[1]
+PASSWORD = "usagetests"
+
+
+class House:
+    """Two services and an administrator."""
+
+    def __init__(self, keys_url: str, usage_url: str, nats_url: str, key: str) -> None:
+        self.keys_url, self.usage_url, self.nats_url = keys_url, usage_url, nats_url
+        self.admin = self.client(key)
+
+    def client(self, key: str) -> KeyledgerClient:
+        """A caller of both services."""
+        return KeyledgerClient(self.keys_url, key, usage_url=self.usage_url)
+
+    async def report(self, *uses: Use) -> None:
+        """Report uses as a verifier that has just started does, twice, since its first answer may be lost."""
+        client = await nats.connect(self.nats_url, connect_timeout=5, allow_reconnect=False)
+        body = msgspec.msgpack.encode(UseBatch(secrets.token_hex(8), 0, uses))
+        for _ in range(2):
+            answer = await client.request(USES_SUBJECT, body, timeout=5)
+            assert msgspec.msgpack.decode(answer.data) == 1
+        await client.close()
+
+
+@pytest.fixture
+async def house(database: str, servers: Servers, clean_streams: None, tmp_path: Path) -> AsyncIterator[House]:
+    folders = [ROOT / service / "adapters" / "migrations" for service in ("keys", "usage")]
+    await migrate(
+        database, folders, role_passwords=dict.fromkeys(("keyledger_keys", "keyledger_usage"), PASSWORD)
+    )
+    peppers, seal, bootstrap = tmp_path / "peppers", tmp_path / "seal.secret", tmp_path / "bootstrap.json"
+    peppers.mkdir()
+    (peppers / "p1.pepper").write_text(secrets.token_hex(32))
+    seal.write_text(secrets.token_hex(32))
+    assert await provision.bootstrap(
+        database, peppers=peppers, seal_secret_file=seal, out=bootstrap, secrets=tmp_path / "secrets"
+    )
+    ports = {service: free_port() for service in ("keys", "usage")}
+    own: dict[str, dict[str, str]] = {
+        "keys": {"KEYLEDGER_PEPPERS": str(peppers), "KEYLEDGER_SEAL_SECRET_FILE": str(seal)},
+        "usage": {
+            "KEYLEDGER_KEYS_URL": f"http://127.0.0.1:{ports['keys']}",
+            "KEYLEDGER_SERVICE_KEY_FILE": str(tmp_path / "secrets" / "usage"),
+        },
+    }
+    with ExitStack() as stack:
+        for service, port in ports.items():
+            env = {
+                "KEYLEDGER_PORT": str(port),
+                "KEYLEDGER_POSTGRES": _as_role(database, f"keyledger_{service}"),
+                "KEYLEDGER_NATS": servers.nats,
+                **own[service],
+            }
+            argv = [sys.executable, "-m", f"services.{service}"]
+            process = stack.enter_context(Process(argv, log=tmp_path / service, env=env))
+            await process.wait_ready(f"http://127.0.0.1:{port}/readyz")
+        key = json.loads(bootstrap.read_text())["management_key"]
+        urls = [f"http://127.0.0.1:{port}" for port in ports.values()]
+        house = House(urls[0], urls[1], servers.nats, key)
+        async with house.admin:
+            yield house
+
+
+def _as_role(dsn: str, role: str) -> str:
+    parts = urlsplit(dsn)
+    return parts._replace(netloc=f"{role}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+async def test_what_a_verifier_reports_is_read_back_once(house: House) -> None:
+    workspace = await house.admin.workspaces.create("Acme")
+    key = await house.admin.keys.create(workspace.id, name="billing", environment="live")
+    unused = await house.admin.keys.create(workspace.id, name="unused", environment="test")
+    now = SystemClock().now()
+    minute = now - now % MINUTE
+    await house.report(
+        Use(workspace.id, key.id, "live", minute, "VALID", 3, 5, now),
+        Use(workspace.id, key.id, "live", minute, "RATE_LIMITED", 2, 0, now),
+    )
+
+    async def counted() -> bool:
+        return (await house.admin.usage.series(workspace.id)).totals.count > 0
+
+    await until(counted)
+    series = await house.admin.usage.series(workspace.id, granularity="minute", group_by=["key", "outcome"])
+    assert [(point.key, point.outcome, point.count, point.cost) for point in series.series] == [
+        (key.id, "RATE_LIMITED", 2, 0),
+        (key.id, "VALID", 3, 5),
+    ]
+    assert (series.totals.count, series.totals.cost) == (5, 5)
+    used = await house.admin.usage.series(workspace.id, key.id)
+    assert used.last_used_at is not None
+    assert abs(used.last_used_at - datetime.now(UTC)) < timedelta(minutes=2)
+    nothing = await house.admin.usage.series(workspace.id, unused.id)
+    assert (nothing.series, nothing.last_used_at) == ([], None)
+    last = await house.admin.usage.last_used(workspace.id, [key.id, unused.id])
+    assert last == {key.id: used.last_used_at, unused.id: None}
+
+
+async def test_another_workspace_is_not_found_and_a_missing_scope_is_forbidden(house: House) -> None:
+    mine = await house.admin.workspaces.create("Mine")
+    theirs = await house.admin.workspaces.create("Theirs")
+    foreign = await house.admin.keys.create(theirs.id, name="k", environment="live")
+    scopes = ("keyledger:usage:read", "keyledger:keys:read")
+    reader = await house.admin.keys.create(mine.id, name="reader", environment="live", scopes=scopes)
+    other = await house.admin.keys.create(mine.id, name="other", environment="live", scopes=("*",))
+    async with house.client(reader.key.reveal()) as client:
+        assert (await client.usage.series(mine.id)).totals.count == 0
+        for workspace_id, key_id in ((theirs.id, None), (theirs.id, foreign.id), (mine.id, foreign.id)):
+            await _refused(client, workspace_id, key_id, 404, "not_found")
+    async with house.client(other.key.reveal()) as client:
+        await _refused(client, mine.id, None, 403, "insufficient_permissions")
+    async with house.client("cvtk_live_nonsense") as client:
+        await _refused(client, mine.id, None, 401, "invalid_api_key")
+
+
+async def _refused(
+    client: KeyledgerClient, workspace_id: str, key_id: str | None, status: int, code: str
+) -> None:
+    with pytest.raises(KeyledgerError) as caught:
+        await client.usage.series(workspace_id, key_id)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    assert caught.value.request_id
+
+
+async def test_the_client_speaks_the_key_services_language(house: House) -> None:
+    made = await house.admin.workspaces.create("Acme")
+    changed = await house.admin.workspaces.patch(made.id, name="Acme & Söhne", if_match=f'"{made.version}"')
+    assert (await house.admin.workspaces.get(made.id)).name == changed.name
+    assert made.id in [workspace.id async for workspace in house.admin.workspaces.list()]
+    key = await house.admin.keys.create(
+        made.id,
+        name="k",
+        environment="live",
+        scopes=["a"],
+        allowed_ips=["192.0.2.0/24"],
+        metadata={"x": "y"},
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+        external_id="customer-7",
+    )
+    patched = await house.admin.keys.patch(made.id, key.id, {"expires_at": None, "name": "renamed"})
+    assert (patched.expires_at, patched.name, patched.metadata) == (None, "renamed", {"x": "y"})
+    rotated = await house.admin.keys.rotate(made.id, key.id, overlap_seconds=60)
+    assert rotated.id == key.id
+    assert rotated.key.reveal() != key.key.reveal()
+    assert [each.id async for each in house.admin.keys.list(made.id, external_id="customer-7")] == [key.id]
+    assert (await house.admin.keys.get(made.id, key.id)).version == rotated.version
+    revoked = await house.admin.keys.revoke(made.id, key.id, reason="leaked", wait=0.1)
+    assert revoked.status == "revoked"
+    history = [event.type async for event in house.admin.keys.events(made.id, key.id)]
+    assert history == ["key_created", "key_changed", "key_rotated", "key_revoked"]
+    with pytest.raises(KeyledgerError) as caught:
+        await house.admin.keys.rotate(made.id, key.id)
+    assert (caught.value.status, caught.value.code) == (409, "key_revoked")
+
+
+async def test_the_same_words_for_whatever_is_not_there(house: House) -> None:
+    mine = await house.admin.workspaces.create("Mine")
+    bodies: list[dict[str, Any]] = []
+    async with httpx2.AsyncClient(base_url=house.usage_url, trust_env=False) as http:
+        key = (
+            await house.admin.keys.create(
+                mine.id, name="r", environment="live", scopes=["keyledger:usage:read"]
+            )
+        ).key
+        http.headers["X-API-Key"] = key.reveal()
+        for path in (
+            "nonsense/usage",
+            f"ws_{'0' * 21}7/usage",
+            f"{mine.id}/keys/nonsense/usage",
+            f"{mine.id}/nothing",
+        ):
+            answer = await http.get(f"/v1/workspaces/{path}", headers={"X-Request-Id": "same"})
+            assert answer.status_code == 404
+            bodies.append(answer.json())
+    assert all(body == bodies[0] for body in bodies)

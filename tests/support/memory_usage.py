@@ -1,0 +1,152 @@
+"""The usage service's ports in memory: a store, a feed, a bus, and one who lets callers in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from keyledger.errors import Refusal
+from keyledger.events import Epoch, Page, RecordedUses
+from keyledger.verification.ports import BusUnavailable, FeedUnavailable, Handler, Message
+from services.usage.domain.period import SIZES, Granularity
+from services.usage.domain.series import Mark, Point, Question, Reading
+from services.usage.domain.tally import NOTHING, Bucket, Count, Tally
+from services.usage.ports import Credential, StoreUnavailable
+
+
+class MemoryUsageStore:
+    """`UsageStore` in dictionaries; `away` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.lines: dict[bytes, tuple[int, int]] = {}
+        self.buckets: dict[Granularity, dict[Bucket, Count]] = {granularity: {} for granularity in SIZES}
+        self.last: dict[tuple[str, str], int] = {}
+
+    async def position(self, line: bytes) -> int:
+        self._check()
+        return self.lines.get(line, (0, 0))[1]
+
+    async def begin(self, epoch: Epoch, head: int) -> int:
+        self._check()
+        left = max((each for each in self.lines.values() if each[0] < epoch.number), default=(0, 0))[1]
+        return self.lines.setdefault(epoch.line, (epoch.number, min(left, head)))[1]
+
+    async def fold(self, epoch: Epoch, after: int, last: int, tally: Tally) -> bool:
+        self._check()
+        if self.lines.get(epoch.line) != (epoch.number, after):
+            return False
+        self.lines[epoch.line] = (epoch.number, last)
+        for granularity in SIZES:
+            counts = self.buckets[granularity]
+            for bucket, added in tally.sorted_buckets(granularity):
+                counts[bucket] = counts.get(bucket, NOTHING) + added
+        for key, at in tally.sorted_last_used():
+            self.last[key] = max(self.last.get(key, at), at)
+        return True
+
+    async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
+        self._check()
+        points: dict[Mark, Count] = {}
+        for bucket, count in self.buckets[question.period.granularity].items():
+            if _asked(bucket, question):
+                mark = _mark(bucket, question.groups)
+                points[mark] = points.get(mark, NOTHING) + count
+        totals = sum(points.values(), NOTHING)
+        page = [Point(mark, points[mark]) for mark in sorted(points) if after is None or mark > after]
+        last = self.last.get((question.workspace_id, question.key_id or ""))
+        return Reading(page[:limit], totals, self._seen(), last)
+
+    async def last_used(self, workspace_id: str, key_ids: Sequence[str]) -> tuple[dict[str, int], int]:
+        self._check()
+        found = {key: self.last[workspace_id, key] for key in key_ids if (workspace_id, key) in self.last}
+        return found, self._seen()
+
+    async def ping(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("away")
+
+    def _seen(self) -> int:
+        return max(self.lines.values(), default=(0, 0))[1]
+
+
+class MemoryFeed:
+    """`Feed` over a list of recorded batches, at most `page_size` a page."""
+
+    def __init__(self, epoch: Epoch, *, page_size: int = 100) -> None:
+        self.epoch = epoch
+        self.page_size = page_size
+        self.batches: list[RecordedUses] = []
+        self.away = False
+        self.asked: list[int] = []
+
+    async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
+        self.asked.append(after)
+        if self.away:
+            raise FeedUnavailable("away")
+        told = [batch for batch in self.batches if batch.position > after][: min(limit, self.page_size)]
+        head = self.batches[-1].position if self.batches else 0
+        last = told[-1].position if told else after
+        page = Page(self.epoch.number, self.epoch.line, head, b"", last)
+        return page, [memoryview(msgspec.msgpack.encode(batch)) for batch in told]
+
+
+class OpenAccess:
+    """`Access` that lets everybody in, unless `refusal` is set; remembers who asked for what."""
+
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self.asked: list[tuple[Credential, str, str | None]] = []
+
+    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> None:
+        self.asked.append((credential, workspace_id, key_id))
+        if self.refusal is not None:
+            raise self.refusal
+
+
+def _asked(bucket: Bucket, question: Question) -> bool:
+    return (
+        bucket.workspace_id == question.workspace_id
+        and question.key_id in (None, bucket.key_id)
+        and question.period.start <= bucket.start < question.period.end
+    )
+
+
+def _mark(bucket: Bucket, groups: Sequence[str]) -> Mark:
+    return Mark(
+        bucket.start,
+        bucket.key_id if "key" in groups else "",
+        bucket.outcome if "outcome" in groups else "",
+        bucket.environment if "environment" in groups else "",
+    )
+
+
+class MemoryBus:
+    """`Bus` for whoever only listens: `say` hands a message to every subscriber whose subject fits."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.subscriptions: list[tuple[str, Handler]] = []
+        self.disturbed: list[Callable[[str], None]] = []
+
+    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
+        self.subscriptions.append((subject, handler))
+
+    async def publish(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        for pattern, handler in self.subscriptions:
+            if fnmatchcase(subject, pattern):
+                await handler(Message(subject, body, headers or {}))
+
+    async def request(
+        self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> Message:
+        raise BusUnavailable("nobody answers")
+
+    def on_disturbance(self, callback: Callable[[str], None]) -> None:
+        self.disturbed.append(callback)
+
+    async def close(self) -> None:
+        self.connected = False

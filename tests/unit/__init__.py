@@ -1,0 +1,1 @@
+"""Tests without servers, by the package they are about."""

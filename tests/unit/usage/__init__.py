@@ -1,0 +1,1 @@
+"""The usage service without servers."""

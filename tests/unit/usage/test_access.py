@@ -1,0 +1,183 @@
+"""Asking the key service who may read: what goes along, what comes back, and what is remembered."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from keyledger.errors import Refusal
+from services.usage.adapters.access import REMEMBERED_ANSWERS, REMEMBERED_SECONDS, KeyServiceAccess
+from services.usage.ports import Credential
+
+CALLER = Credential((("X-API-Key", "cvtk_live_caller"), ("Authorization", "Bearer x")))
+
+
+class ManualClock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> int:
+        return int(self.seconds * 1_000_000)
+
+    def steady(self) -> float:
+        return self.seconds
+
+
+class KeyService:
+    """Answers `POST /v1/authorize` as told."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body: Any = {"principal": "key_1", "workspace_id": "ws_1", "scopes": []}
+        self.requests: list[httpx2.Request] = []
+        self.error: httpx2.TransportError | None = None
+        self.key_status = 200
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        if request.method == "GET":
+            codes = {403: "insufficient_permissions", 404: "not_found"}
+            return httpx2.Response(self.key_status, json={"error": codes.get(self.key_status, "other")})
+        return httpx2.Response(self.status, content=json.dumps(self.body).encode())
+
+    def access(self, clock: ManualClock) -> KeyServiceAccess:
+        transport = httpx2.MockTransport(self.handle)
+        return KeyServiceAccess(httpx2.AsyncClient(base_url="http://keys.test", transport=transport), clock)
+
+
+@pytest.fixture
+def keys() -> KeyService:
+    return KeyService()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+async def test_the_callers_own_credential_is_asked_about(keys: KeyService, clock: ManualClock) -> None:
+    await keys.access(clock).authorize(CALLER, "ws_1", None)
+    request = keys.requests[0]
+    assert (request.method, request.url.path) == ("POST", "/v1/authorize")
+    assert request.headers["X-API-Key"] == "cvtk_live_caller"
+    assert request.headers["Authorization"] == "Bearer x"
+    assert json.loads(request.content) == {"workspace_id": "ws_1", "scope": "keyledger:usage:read"}
+
+
+async def test_what_is_allowed_is_remembered_for_five_seconds(keys: KeyService, clock: ManualClock) -> None:
+    access = keys.access(clock)
+    await access.authorize(CALLER, "ws_1", None)
+    clock.seconds += REMEMBERED_SECONDS - 0.1
+    await access.authorize(CALLER, "ws_1", None)
+    assert len(keys.requests) == 1
+    clock.seconds += 0.1
+    await access.authorize(CALLER, "ws_1", None)
+    assert len(keys.requests) == 2
+
+
+async def test_another_caller_workspace_or_key_is_another_question(
+    keys: KeyService, clock: ManualClock
+) -> None:
+    access = keys.access(clock)
+    asked = [
+        (CALLER, "ws_1", None),
+        (CALLER, "ws_2", None),
+        (CALLER, "ws_1", "key_1"),
+        (Credential((("X-API-Key", "other"),)), "ws_1", None),
+        (Credential((("Authorization", "other"),)), "ws_1", None),
+    ]
+    for credential, workspace_id, key_id in asked:
+        await access.authorize(credential, workspace_id, key_id)
+    assert len(keys.requests) == 6
+
+
+async def test_memory_is_bounded(keys: KeyService, clock: ManualClock) -> None:
+    access = keys.access(clock)
+    for number in range(REMEMBERED_ANSWERS + 1):
+        await access.authorize(CALLER, f"ws_{number}", None)
+    await access.authorize(CALLER, f"ws_{REMEMBERED_ANSWERS}", None)
+    assert len(keys.requests) == REMEMBERED_ANSWERS + 1
+    await access.authorize(CALLER, "ws_0", None)
+    assert len(keys.requests) == REMEMBERED_ANSWERS + 2
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "code"),
+    [
+        (401, "missing_api_key", "missing_api_key"),
+        (401, "invalid_api_key", "invalid_api_key"),
+        (401, "some_new_code", "invalid_api_key"),
+        (403, "insufficient_permissions", "insufficient_permissions"),
+        (404, "not_found", "not_found"),
+        (429, "rate_limit_exceeded", "unavailable"),
+        (500, "internal_error", "unavailable"),
+        (503, "busy", "unavailable"),
+        (302, "x", "unavailable"),
+    ],
+)
+async def test_a_refusal_is_passed_on_and_never_remembered(
+    keys: KeyService, clock: ManualClock, status: int, told: str, code: str
+) -> None:
+    keys.status, keys.body = status, {"error": told, "message": "m" * 5000, "request_id": "theirs"}
+    access = keys.access(clock)
+    for _ in range(2):
+        with pytest.raises(Refusal) as caught:
+            await access.authorize(CALLER, "ws_1", None)
+        assert caught.value.code == code
+        assert len(caught.value.message) <= 300
+    assert len(keys.requests) == 2
+
+
+async def test_a_key_service_that_is_away_or_talks_nonsense_is_an_outage(
+    keys: KeyService, clock: ManualClock
+) -> None:
+    access = keys.access(clock)
+    keys.status, keys.body = 401, ["nonsense"]
+    with pytest.raises(Refusal, match="unavailable"):
+        await access.authorize(CALLER, "ws_1", None)
+    keys.error = httpx2.ReadTimeout("slow")
+    with pytest.raises(Refusal, match="unavailable"):
+        await access.authorize(CALLER, "ws_1", None)
+
+
+async def test_odd_characters_arrive_as_they_came(keys: KeyService, clock: ManualClock) -> None:
+    odd = Credential((("X-API-Key", b"k\xe9y".decode("latin-1")),))
+    await keys.access(clock).authorize(odd, "ws_1", None)
+    assert (b"X-API-Key", b"k\xe9y") in keys.requests[0].headers.raw
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "not_found"), (401, "invalid_api_key"), (503, "unavailable")]
+)
+async def test_a_key_that_is_not_of_the_workspace_is_not_found(
+    keys: KeyService, clock: ManualClock, status: int, code: str
+) -> None:
+    keys.key_status = status
+    with pytest.raises(Refusal, match=code):
+        await keys.access(clock).authorize(CALLER, "ws_1", "key_1")
+    assert keys.requests[-1].url.path == "/v1/workspaces/ws_1/keys/key_1"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_who_may_not_read_keys_may_read_their_usage(
+    keys: KeyService, clock: ManualClock, status: int
+) -> None:
+    keys.key_status = status
+    access = keys.access(clock)
+    await access.authorize(CALLER, "ws_1", "key_1")
+    await access.authorize(CALLER, "ws_1", "key_1")
+    assert len(keys.requests) == 2
+
+
+async def test_the_key_is_not_asked_for_when_the_scope_is_missing(
+    keys: KeyService, clock: ManualClock
+) -> None:
+    keys.status, keys.body = 403, {"error": "insufficient_permissions"}
+    with pytest.raises(Refusal, match="insufficient_permissions"):
+        await keys.access(clock).authorize(CALLER, "ws_1", "key_1")
+    assert len(keys.requests) == 1

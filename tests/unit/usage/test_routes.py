@@ -1,0 +1,293 @@
+"""The addresses: order of checks, parameters, pages, CSV, and what readiness says."""
+
+import asyncio
+import csv
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from keyledger.clock import SystemClock, parse_rfc3339, rfc3339
+from keyledger.errors import Refusal, insufficient_permissions, not_found
+from keyledger.events import Epoch, RecordedUses, Use
+from keyledger.server.edge import Edge
+from keyledger.server.telemetry import new_registry
+from services.usage.app import Parts, assemble
+from services.usage.domain.period import MINUTE
+from services.usage.domain.tally import tally
+from services.usage.handlers import Asked, Usage
+from tests.support.memory_usage import MemoryBus, MemoryFeed, MemoryUsageStore, OpenAccess
+from tests.support.waiting import until
+
+EPOCH = Epoch(1, b"line-one")
+WS, KEY_A, KEY_B = "ws_" + "1" * 22, "key_" + "2" * 22, "key_" + "3" * 22
+URL = f"/v1/workspaces/{WS}/usage"
+NOON = parse_rfc3339("2026-05-04T12:00:00Z")
+RANGE = {"from": "2026-05-04T12:00:00Z", "to": "2026-05-04T14:00:00Z"}
+
+
+class House:
+    """The service on memory, and a caller of it."""
+
+    def __init__(self) -> None:
+        self.store, self.access, self.bus = MemoryUsageStore(), OpenAccess(), MemoryBus()
+        self.feed = MemoryFeed(EPOCH)
+        parts = Parts(self.store, self.feed, self.bus, self.access, SystemClock())
+
+        @asynccontextmanager
+        async def opened() -> AsyncGenerator[Parts]:
+            yield parts
+
+        self.litestar = assemble(opened, new_registry())
+        app: Any = Edge(self.litestar)
+        self.http = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url="http://usage.test",
+            headers={"X-API-Key": "cvtk_live_caller"},
+        )
+
+    async def count(self, *uses: Use) -> None:
+        """Fold these uses, behind what is folded."""
+        position = await self.store.begin(EPOCH, 0)
+        await self.store.fold(EPOCH, position, position + 1, tally(uses))
+        self.feed.batches = [RecordedUses(n, 0, ()) for n in range(1, position + 2)]
+
+    async def get(self, url: str = URL, **query: Any) -> httpx2.Response:
+        """Ask; `from_` is the parameter `from`."""
+        return await self.http.get(url, params={name.rstrip("_"): value for name, value in query.items()})
+
+
+def use(key: str = KEY_A, *, at: int = NOON, outcome: str = "VALID", count: int = 1) -> Use:
+    return Use(WS, key, "live", at - at % MINUTE, outcome, count, 2 * count, at)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    house = House()
+    started, over = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        # a lifespan begins and ends in one task, and a fixture does not
+        async with house.litestar.lifespan(), house.http:
+            started.set()
+            await over.wait()
+
+    living = asyncio.create_task(live())
+    await started.wait()
+    yield house
+    over.set()
+    await living
+
+
+async def test_a_series_is_told_with_its_totals_and_position(house: House) -> None:
+    await house.count(use(count=3), use(KEY_B, at=NOON + 61 * MINUTE), use(outcome="RATE_LIMITED"))
+    answer = await house.get(**RANGE, group_by="outcome,key")
+    assert answer.status_code == 200
+    assert answer.headers["X-Keyledger-Position"] == "1"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json() == {
+        "series": [
+            {"start": "2026-05-04T12:00:00Z", "count": 1, "cost": 2, "key": KEY_A, "outcome": "RATE_LIMITED"},
+            {"start": "2026-05-04T12:00:00Z", "count": 3, "cost": 6, "key": KEY_A, "outcome": "VALID"},
+            {"start": "2026-05-04T13:00:00Z", "count": 1, "cost": 2, "key": KEY_B, "outcome": "VALID"},
+        ],
+        "totals": {"count": 5, "cost": 10},
+        "next_cursor": None,
+    }
+
+
+async def test_the_default_is_hours_up_to_the_current_one(house: House) -> None:
+    now = SystemClock().now()
+    await house.count(use(at=now), use(at=now - 23 * 60 * MINUTE), use(at=now - 26 * 60 * MINUTE))
+    answer = (await house.get()).json()
+    assert answer["totals"]["count"] == 2
+    assert set(answer["series"][0]) == {"start", "count", "cost"}
+    assert answer["series"][-1]["start"] == rfc3339(now - now % (60 * MINUTE))
+
+
+async def test_a_key_has_its_last_use(house: House) -> None:
+    url = f"/v1/workspaces/{WS}/keys/{KEY_A}/usage"
+    assert (await house.get(url)).json()["last_used_at"] is None
+    await house.count(use(), use(KEY_B))
+    answer = (await house.get(url, **RANGE)).json()
+    assert (answer["totals"]["count"], answer["last_used_at"]) == (1, "2026-05-04T12:00:00Z")
+    assert house.access.asked[-1][1:] == (WS, KEY_A)
+
+
+async def test_last_uses_of_several_keys(house: House) -> None:
+    await house.count(use())
+    answer = await house.get(f"/v1/workspaces/{WS}/last-used", keys=f"{KEY_A},{KEY_B}")
+    assert answer.json() == {"last_used": {KEY_A: "2026-05-04T12:00:00Z", KEY_B: None}}
+
+
+async def test_pages_go_on_behind_the_cursor_and_keep_totals_and_period() -> None:
+    house = House()
+    usage = Usage(house.store, house.access, SystemClock(), max_points=3)
+    await house.count(*[use(at=NOON + minute * MINUTE) for minute in range(8)])
+    starts: list[int] = []
+    cursor: str | None = None
+    while True:
+        answer = await usage.series(WS, None, Asked(RANGE["from"], RANGE["to"], "minute", None, cursor))
+        assert answer.reading.totals.count == 8
+        starts += [point.mark.start for point in answer.reading.points]
+        if answer.next_cursor is None:
+            break
+        cursor = answer.next_cursor
+    assert starts == [NOON + minute * MINUTE for minute in range(8)]
+    with pytest.raises(Refusal) as caught:
+        await usage.series(WS, None, Asked(RANGE["from"], RANGE["to"], "hour", None, cursor))
+    assert caught.value.field == "cursor"
+
+
+async def test_csv_has_the_columns_of_the_groups(house: House) -> None:
+    await house.count(use(count=3))
+    house.http.headers["Accept"] = "text/csv"
+    answer = await house.get(**RANGE, group_by="environment,key")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert list(csv.reader(answer.text.splitlines())) == [
+        ["start", "key", "environment", "count", "cost"],
+        ["2026-05-04T12:00:00Z", KEY_A, "live", "3", "6"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("*/*", "application/json"),
+        ("text/csv;q=0.5, application/json", "application/json"),
+        ("application/json;q=0.2, text/csv;q=0.9", "text/csv; charset=utf-8"),
+        ("text/csv;q=0", "application/json"),
+        ("text/csv;q=x", "application/json"),
+    ],
+)
+async def test_json_unless_csv_is_preferred(house: House, accept: str, media: str) -> None:
+    house.http.headers["Accept"] = accept
+    assert (await house.get()).headers["Content-Type"] == media
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"from": "yesterday"}, "from"),
+        ({"from": ""}, "from"),
+        ({"to": "2026-05-04T14:00:00"}, "to"),
+        ({"from": RANGE["to"], "to": RANGE["from"]}, "to"),
+        ({"from": RANGE["to"], "to": RANGE["to"]}, "to"),
+        ({"granularity": "week"}, "granularity"),
+        ({"group_by": "external_id"}, "group_by"),
+        ({"group_by": ""}, "group_by"),
+        ({"cursor": "x"}, "cursor"),
+        ({"colour": "red"}, "colour"),
+        ({"from": [RANGE["from"], RANGE["from"]]}, "from"),
+    ],
+)
+async def test_a_bad_parameter_is_named(house: House, query: dict[str, Any], field: str) -> None:
+    answer = await house.http.get(URL, params=query)
+    assert (answer.status_code, answer.json()["error"], answer.json()["field"]) == (
+        400,
+        "invalid_request",
+        field,
+    )
+
+
+@pytest.mark.parametrize(
+    "keys", [None, "", "key_1", f"{KEY_A},", ",".join(f"key_{n:022}" for n in range(201))]
+)
+async def test_bad_lists_of_keys_are_refused(house: House, keys: str | None) -> None:
+    answer = await house.http.get(
+        f"/v1/workspaces/{WS}/last-used", params={} if keys is None else {"keys": keys}
+    )
+    assert (answer.status_code, answer.json()["field"]) == (400, "keys")
+
+
+async def test_200_keys_may_be_listed(house: House) -> None:
+    keys = [f"key_{n:022}" for n in range(200)]
+    answer = await house.get(f"/v1/workspaces/{WS}/last-used", keys=",".join(keys))
+    assert list(answer.json()["last_used"]) == keys
+
+
+async def test_without_a_credential_nothing_else_is_looked_at(house: House) -> None:
+    del house.http.headers["X-API-Key"]
+    for url in (URL + "?colour=red", "/v1/workspaces/nonsense/usage", f"/v1/workspaces/{WS}/keys/x/usage"):
+        answer = await house.http.get(url)
+        assert (answer.status_code, answer.json()["error"]) == (401, "missing_api_key")
+        assert "WWW-Authenticate" in answer.headers
+    assert house.access.asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/workspaces/nonsense/usage", f"/v1/workspaces/{WS}/keys/x/usage", "/v1/workspaces/ws_%00/last-used"],
+)
+async def test_a_malformed_id_is_not_found_once_the_credential_is_good(house: House, path: str) -> None:
+    malformed = await house.http.get(path, params={"colour": "red"})
+    assert len(house.access.asked) == 1
+    house.access.refusal = not_found()
+    foreign = await house.http.get(URL)
+    unknown = await house.http.get("/v1/nothing")
+    bodies = [{**answer.json(), "request_id": ""} for answer in (malformed, foreign, unknown)]
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert malformed.status_code == foreign.status_code == unknown.status_code == 404
+
+
+async def test_the_scope_comes_before_the_query(house: House) -> None:
+    house.access.refusal = insufficient_permissions("The key lacks a scope.")
+    answer = await house.get(colour="red")
+    assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_permissions")
+
+
+async def test_credentials_go_along_as_they_came(house: House) -> None:
+    house.http.headers["Authorization"] = "Bearer jwt"
+    await house.get()
+    credential = house.access.asked[0][0]
+    assert credential.headers == (("X-API-Key", "cvtk_live_caller"), ("Authorization", "Bearer jwt"))
+    assert "cvtk" not in repr(credential)
+
+
+async def test_a_store_that_is_away_is_a_503_and_not_ready(house: House) -> None:
+    async def ready() -> bool:
+        return (await house.http.get("/readyz")).status_code == 200
+
+    await until(ready)
+    house.store.away = True
+    for url in (URL, f"/v1/workspaces/{WS}/last-used?keys={KEY_A}"):
+        answer = await house.http.get(url)
+        assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+        assert answer.headers["Retry-After"] == "1"
+    answer = await house.http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "postgres_away")
+
+
+async def test_readiness_tells_how_far_the_log_is_folded(house: House) -> None:
+    async def ready() -> httpx2.Response | None:
+        answer = await house.http.get("/readyz")
+        return answer if answer.status_code == 200 else None
+
+    body = (await until(ready)).json()
+    assert (body["status"], body["position"], body["head"], body["epoch"]) == ("ready", 0, 0, EPOCH.text)
+    assert body["age_ms"] >= 0
+    house.bus.connected = False
+    assert (await house.http.get("/readyz")).json()["status"] == "degraded"
+
+
+async def test_without_a_feed_it_is_alive_and_not_ready() -> None:
+    house = House()
+    house.feed.away = True
+    async with house.litestar.lifespan(), house.http:
+        assert (await house.http.get("/healthz")).status_code == 200
+        answer = await house.http.get("/readyz")
+        assert (answer.status_code, answer.json()) == (503, {"status": "starting"})
+        assert "keyledger_position" in (await house.http.get("/metrics")).text
+
+
+async def test_other_methods_are_refused_and_the_documentation_is_there(house: House) -> None:
+    answer = await house.http.post(URL)
+    assert (answer.status_code, answer.headers["Allow"].split(", ")[0]) == (405, "GET")
+    schema = (await house.http.get("/docs/openapi.json")).json()
+    names = [
+        parameter["name"]
+        for parameter in schema["paths"]["/v1/workspaces/{workspace_id}/usage"]["get"]["parameters"]
+    ]
+    assert {"from", "to", "granularity", "group_by", "cursor"} <= set(names)
