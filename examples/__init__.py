@@ -1,0 +1,1 @@
+"""What an API protected by Keyledger looks like."""

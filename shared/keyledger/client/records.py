@@ -1,0 +1,153 @@
+"""What the services answer, as typed structs. Fields that a later service adds are ignored.
+
+Times are aware datetimes. A token comes wrapped in `Secret`, so that no repr shows it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from keyledger.events import RateLimit
+from keyledger.token import Secret
+
+
+class Workspace(Struct, frozen=True, kw_only=True):
+    """A tenant; every one of its keys shares its rate limit."""
+
+    id: str
+    name: str
+    rate_limit: RateLimit
+    suspended: bool
+    created_at: datetime
+    version: int
+    quota: Any = None
+    position: int | None = None
+    epoch: str | None = None
+
+
+class SecretHint(Struct, frozen=True, kw_only=True):
+    """What may be shown of a secret, and until when it is accepted; None is for as long as the key."""
+
+    hint: str
+    created_at: datetime
+    valid_until: datetime | None = None
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """A key, without any secret. `position` and `epoch` are there in the answer of a write."""
+
+    id: str
+    workspace_id: str
+    name: str
+    environment: str
+    scopes: tuple[str, ...]
+    enabled: bool
+    status: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    allowed_ips: tuple[str, ...] | None
+    rate_limit: RateLimit | None
+    external_id: str | None
+    metadata: dict[str, str]
+    secrets: tuple[SecretHint, ...]
+    version: int
+    position: int | None = None
+    epoch: str | None = None
+
+
+class CreatedKey(Key, frozen=True, kw_only=True):
+    """A new key with its token, which is told this once."""
+
+    key: Secret
+
+
+class RotatedKey(CreatedKey, frozen=True, kw_only=True):
+    """The same key with a new token; the one before is accepted until `previous_valid_until`."""
+
+    previous_valid_until: datetime | None = None
+
+
+class Applied(Struct, frozen=True):
+    """A verifier that refuses the key by now, and how many milliseconds that took."""
+
+    verifier: str
+    ms: float
+
+
+class Receipt(Struct, frozen=True):
+    """Who refuses a revoked key already, who does not yet, and when everybody surely does."""
+
+    applied: tuple[Applied, ...] = ()
+    pending: tuple[str, ...] = ()
+    certain_by: datetime | None = None
+
+
+class RevokedKey(Key, frozen=True, kw_only=True):
+    """The key that is refused from now on; the receipt is there when it was waited for."""
+
+    receipt: Receipt | None = None
+
+
+class KeyEvent(Struct, frozen=True, kw_only=True):
+    """One event of the log, as the history shows it."""
+
+    position: int
+    version: int
+    type: str
+    at: datetime
+    actor: str
+    request_id: str
+    data: dict[str, Any]
+
+
+class UsageCount(Struct, frozen=True):
+    """How many uses, and how many limit units they cost."""
+
+    count: int
+    cost: int
+
+
+class UsagePoint(UsageCount, frozen=True, kw_only=True):
+    """The uses of one bucket; what the series is not grouped by is None."""
+
+    start: datetime
+    key: str | None = None
+    outcome: str | None = None
+    environment: str | None = None
+
+
+class UsageSeries(Struct, frozen=True, kw_only=True):
+    """A whole series, its pages put together. Buckets without uses are left out."""
+
+    series: list[UsagePoint]
+    totals: UsageCount
+    last_used_at: datetime | None = None
+
+
+class LimitState(Struct, frozen=True):
+    """The tightest limit of a check; `reset` is in unix seconds."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """A verifier's word on a token; new codes may come. The key's fields are there once it is proven."""
+
+    valid: bool
+    code: str
+    key_id: str | None = None
+    workspace_id: str | None = None
+    name: str | None = None
+    environment: str | None = None
+    scopes: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    metadata: dict[str, str] | None = None
+    rate_limit: LimitState | None = None
+    position: int | None = None
+    age_ms: int | None = None

@@ -1,0 +1,1 @@
+"""The real processes, as their users meet them."""

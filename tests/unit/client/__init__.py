@@ -1,0 +1,1 @@
+"""The client library: the middleware, the caller, and what a request needs."""
