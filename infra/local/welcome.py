@@ -34,14 +34,15 @@ Try it, in another terminal (bash):
   curl -sS {verifier}/v1/verify -H "$JSON" -d '{{"key": "'$KEY'"}}'; echo
   curl -sSi {contacts}/v1/contacts -H "X-API-Key: $KEY"; echo
 
-  # see its usage
-  curl -sS "{usage}/v1/workspaces/$WS/usage?granularity=minute&group_by=key,outcome" \\
-    -H "X-API-Key: $ADMIN"; echo
-
   # revoke it, and see it refused
   curl -sS {keys}/v1/workspaces/$WS/keys/$KEY_ID/revoke -H "X-API-Key: $ADMIN" \\
     -H "$JSON" -d '{{"reason": "trying it out"}}'; echo
   curl -sSi {contacts}/v1/contacts -H "X-API-Key: $KEY"; echo
+
+  # see its uses; each is counted within two seconds
+  sleep 2
+  curl -sS "{usage}/v1/workspaces/$WS/usage?granularity=minute&group_by=key,outcome" \\
+    -H "X-API-Key: $ADMIN"; echo
 """
 
 
