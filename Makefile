@@ -1,6 +1,6 @@
 # `make up` and `make test` need Python 3.11 or newer and the package registries, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check quality fmt cov clean-venv
+.PHONY: help up test check quality bench fmt cov clean-venv
 
 # The first interpreter on PATH that is new enough. Looked for only by the targets that need it.
 python = $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -27,6 +27,9 @@ quality: .dev
 	$(bin)/ruff format --check
 	$(bin)/basedpyright
 	$(bin)/lint-imports
+
+bench: .dev ## measure the figures of the README
+	exec $(bin)/python -m bench.backbone
 
 fmt: .dev ## format the code and mend what can be mended
 	$(bin)/ruff check --fix

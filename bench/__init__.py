@@ -1,0 +1,1 @@
+"""The benchmarks: each runs by itself and prints what it measured."""
