@@ -73,6 +73,7 @@ def build_app(verifier: Gateway) -> Litestar:
         on_shutdown=[verifier.close],
         exception_handlers=exception_handlers,
         openapi_config=None,
+        logging_config=None,
     )
     app.state.book = Book()
     return app

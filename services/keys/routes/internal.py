@@ -14,9 +14,10 @@ from keyledger.events import Head, HeadQuestion
 from keyledger.server.openapi import documented
 from keyledger.token import is_id
 from services.keys.domain.principal import FEED_READ
+from services.keys.domain.values import SYSTEM_SCOPES, WORKSPACE_SCOPES
 from services.keys.ports import Feed, States, UseFeed
 from services.keys.routes import shapes, views
-from services.keys.routes.asking import Asking, Http, answer
+from services.keys.routes.asking import Asking, Http, answer, key_id
 
 _BINARY = "application/octet-stream"
 
@@ -63,16 +64,18 @@ def internal_routes(
         by.need(FEED_READ)
         query = asking.query(request, shapes.HeadQuery)
         found = await head_of(HeadQuestion(query.nonce, ""))
+        headers = {"x-keyledger-position": str(found.position)}
         if "application/msgpack" in request.headers.get("accept", ""):
-            return Response(msgspec.msgpack.encode(found), media_type="application/msgpack")
-        return answer(
+            return Response(msgspec.msgpack.encode(found), media_type="application/msgpack", headers=headers)
+        return Response(
             {
                 "nonce": found.nonce,
                 "epoch": {"number": found.epoch_number, "line": found.epoch_line.hex()},
                 "position": found.position,
                 "hash": found.hash.hex(),
                 "writable": found.writable,
-            }
+            },
+            headers=headers,
         )
 
     @post(
@@ -89,7 +92,11 @@ def internal_routes(
         by.enter(body.workspace_id)
         if (await states.get(body.workspace_id))[0] is None:
             raise not_found()
-        if not body.scope.startswith("keyledger:"):
+        if body.key_id is not None:
+            key, _ = await states.get(key_id(body.key_id))
+            if key is None or key.workspace_id != body.workspace_id:
+                raise not_found()
+        if body.scope not in WORKSPACE_SCOPES | SYSTEM_SCOPES:
             raise invalid_request("Only management scopes are asked for here.", field="scope")
         by.need(body.scope)
         return answer(views.AuthorizedView(by.actor, body.workspace_id, tuple(sorted(by.scopes))))

@@ -91,10 +91,11 @@ class RevokeShape(Shape):
 
 
 class AuthorizeShape(Shape):
-    """`POST /v1/authorize`: may the presented credential do this in that workspace?"""
+    """`POST /v1/authorize`: may the presented credential do this in that workspace, with that key of it?"""
 
     workspace_id: str
     scope: str
+    key_id: str | None = None
 
 
 class NoQuery(Shape):

@@ -1,8 +1,5 @@
 """Who may read: the key service is asked, and what it allows is remembered for at most five seconds.
 
-`POST /v1/authorize` knows workspaces only. Whether a key belongs to one is asked at the key's own address; a
-caller who may not read keys is not told, and reads counters that are empty for another workspace's key.
-
 Only what is allowed is remembered, by a hash of the credential; a refusal is asked for anew each time.
 """
 
@@ -45,12 +42,8 @@ class KeyServiceAccess:
         now = self._clock.steady()
         if self._until.get(asked, 0.0) > now:
             return
-        question = {"workspace_id": workspace_id, "scope": SCOPE}
-        refusal = await self._ask(credential, "POST", "/v1/authorize", msgspec.json.encode(question))
-        if refusal is None and key_id is not None:
-            refusal = await self._ask(credential, "GET", f"/v1/workspaces/{workspace_id}/keys/{key_id}")
-            if refusal is not None and refusal.code == "insufficient_permissions":
-                refusal = None
+        question = {"workspace_id": workspace_id, "scope": SCOPE, "key_id": key_id}
+        refusal = await self._ask(credential, msgspec.json.encode(question))
         if refusal is not None:
             raise refusal
         # counted from before the question: the answer may be as old as that
@@ -59,16 +52,13 @@ class KeyServiceAccess:
         while len(self._until) > REMEMBERED_ANSWERS:
             self._until.popitem(last=False)
 
-    async def _ask(
-        self, credential: Credential, method: str, path: str, body: bytes | None = None
-    ) -> Refusal | None:
-        """What the key service refuses the caller, or None when it answers."""
+    async def _ask(self, credential: Credential, question: bytes) -> Refusal | None:
+        """What the key service refuses the caller, or None when it allows it."""
         # latin-1 gives back the very bytes that came in
         headers = [(name.encode(), value.encode("latin-1")) for name, value in credential.headers]
-        if body is not None:
-            headers.append((b"Content-Type", b"application/json"))
+        headers.append((b"Content-Type", b"application/json"))
         try:
-            response = await self._http.request(method, path, content=body, headers=headers)
+            response = await self._http.post("/v1/authorize", content=question, headers=headers)
         except httpx2.HTTPError:
             return _nobody_can_say()
         return None if response.status_code == OK else _refusal(response)

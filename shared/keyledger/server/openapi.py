@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
-from litestar import Request
+from litestar import Request, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import (
@@ -24,6 +25,9 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
+from keyledger.errors import not_found
+
+_DOCS = "/docs"
 _ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error", "message", "request_id"],
@@ -41,6 +45,8 @@ def documented(
 ) -> type[Operation]:
     """The operation class of a handler that decodes `body` and `query` itself and reads these headers."""
 
+    # Operation has no __post_init__ of its own to call ours: this class must be a dataclass itself
+    @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
             if body is not None:
@@ -95,7 +101,8 @@ def openapi_config(title: str, description: str, version: str = "0.1.0") -> Open
         title=title,
         version=version,
         description=description,
-        path="/docs",
+        path=_DOCS,
+        openapi_router=Router(path=_DOCS, route_handlers=[], before_request=_only_what_exists),
         render_plugins=[PagePlugin(path="/"), JsonRenderPlugin(path="/openapi.json")],
         components=Components(
             security_schemes={
@@ -104,6 +111,12 @@ def openapi_config(title: str, description: str, version: str = "0.1.0") -> Open
         ),
         security=[{"ApiKey": []}],
     )
+
+
+def _only_what_exists(request: Request[Any, Any, Any]) -> None:
+    # the framework would answer with a page of its own, which is not the contract's and fetches an image
+    if request.scope["path"] not in (_DOCS, f"{_DOCS}/openapi.json"):
+        raise not_found()
 
 
 class PagePlugin(OpenAPIRenderPlugin):
