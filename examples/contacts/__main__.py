@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from examples.contacts.app import build_app
 from keyledger.client.gateway import Gateway
 from keyledger.server.edge import Edge
 from keyledger.server.serving import serve
-from keyledger.server.settings import Reader, SettingsError, read_environment
+from keyledger.server.settings import Reader, SettingsError, read_environment, read_secret
+from keyledger.server.telemetry import configure_logging
+from keyledger.token import Secret
 
 
 def main() -> int:
@@ -17,12 +20,15 @@ def main() -> int:
     host = reader.text("KEYLEDGER_HOST", "127.0.0.1")
     port = reader.integer("KEYLEDGER_PORT", 8404)
     verifier = reader.url("KEYLEDGER_VERIFIER_URL", "http://127.0.0.1:8402")
+    token_file = reader.text("KEYLEDGER_VERIFIER_TOKEN_FILE", "")
     try:
         reader.finish()
+        token = Secret(read_secret(Path(token_file))) if token_file else None
     except SettingsError as error:
         sys.stderr.write(f"contacts: {error}\n")
         return 2
-    serve(Edge(build_app(Gateway(verifier))), host=host, port=port)
+    configure_logging("contacts")
+    serve(Edge(build_app(Gateway(verifier, token=token))), host=host, port=port)
     return 0
 
 

@@ -36,6 +36,8 @@ class Home:
         self.secrets = root / "secrets"
         self.spool = root / "spool" / "verifier"
         self.seal_secret = root / "seal.secret"
+        self.verifier_token = root / "verifier.token"
+        """What callers beyond loopback send the verifier."""
         self.bootstrap = root / "bootstrap.json"
 
     @classmethod
@@ -76,8 +78,9 @@ class Home:
             folder.mkdir(exist_ok=True, mode=0o700)
         if not any(self.peppers.glob("*.pepper")):
             write_private(self.peppers / f"{FIRST_PEPPER}.pepper", secrets.token_hex(32) + "\n")
-        if not self.seal_secret.exists():
-            write_private(self.seal_secret, secrets.token_hex(32) + "\n")
+        for secret in (self.seal_secret, self.verifier_token):
+            if not secret.exists():
+                write_private(secret, secrets.token_hex(32) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -32,6 +32,8 @@ ServiceSpecs = Callable[[Settings, Home, Servers], Sequence[ChildSpec]]
 def service_specs(settings: Settings, home: Home, servers: Servers) -> list[ChildSpec]:
     """The services, in the order in which they start."""
     keys_url = settings.url("keys")
+    # on loopback whoever can ask the verifier is on this machine already
+    token = {} if settings.is_loopback else {"KEYLEDGER_VERIFIER_TOKEN_FILE": str(home.verifier_token)}
     return [
         _spec(settings, servers, "keys", {
             "KEYLEDGER_POSTGRES": servers.postgres["keys"],
@@ -44,13 +46,14 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "verifier"),
             "KEYLEDGER_SPOOL": str(home.spool),
             "KEYLEDGER_CLIENT_IP_HEADER": "X-Keyledger-Client-IP",
+            **token,
         }, passed_on=("KEYLEDGER_TOKEN_PREFIX",)),
         _spec(settings, servers, "usage", {
             "KEYLEDGER_POSTGRES": servers.postgres["usage"],
             "KEYLEDGER_KEYS_URL": keys_url,
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "usage"),
         }),
-        _spec(settings, servers, "contacts", {"KEYLEDGER_VERIFIER_URL": settings.url("verifier")}),
+        _spec(settings, servers, "contacts", {"KEYLEDGER_VERIFIER_URL": settings.url("verifier"), **token}),
     ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ Try it, in another terminal (bash):
   KEY=$(field key <<< "$CREATED"); KEY_ID=$(field id <<< "$CREATED"); echo "$KEY"
 
   # verify it, and use it
-  curl -sS {verifier}/v1/verify -H "$JSON" -d '{{"key": "'$KEY'"}}'; echo
+  curl -sS {verifier}/v1/verify{token} -H "$JSON" -d '{{"key": "'$KEY'"}}'; echo
   curl -sSi {contacts}/v1/contacts -H "X-API-Key: $KEY"; echo
 
   # revoke it, and see it refused
@@ -48,7 +48,9 @@ Try it, in another terminal (bash):
 
 def welcome(settings: Settings, home: Home) -> str:
     """The text, with this run's addresses and paths."""
+    header = f' -H "X-Verifier-Token: $(cat {shlex.quote(str(home.verifier_token))})"'
     return _TEMPLATE.format(
+        token="" if settings.is_loopback else header,
         home=home.root,
         keys=settings.url("keys"),
         verifier=settings.url("verifier"),

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import httpx2
 from msgspec import Struct
 
+from keyledger.token import Secret
+
 PATH = "/v1/gateway"
 MAX_BODY = 64 * 1024
 _LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
@@ -28,9 +30,19 @@ class Answer(Struct, frozen=True):
 
 
 class Gateway:
-    """A verifier that can be asked; its connections belong to the event loop in which it is asked."""
+    """A verifier that can be asked; its connections belong to the event loop in which it is asked.
 
-    def __init__(self, url: str, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+    `token` is its X-Verifier-Token, needed beyond loopback.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Secret | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._token = None if token is None else (b"x-verifier-token", token.reveal().encode())
         self._url = url.rstrip("/")
         self._transport = transport
         self._client: httpx2.AsyncClient | None = None
@@ -66,9 +78,8 @@ class Gateway:
             await client.aclose()
 
     async def _ask(self, headers: Sequence[tuple[bytes, bytes]], timeout: float) -> Answer | None:
-        async with self._pool().stream(
-            "GET", self._url + PATH, headers=list(headers), timeout=timeout
-        ) as response:
+        sent = [*headers, self._token] if self._token else list(headers)
+        async with self._pool().stream("GET", self._url + PATH, headers=sent, timeout=timeout) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

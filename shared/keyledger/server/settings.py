@@ -6,6 +6,7 @@ deployment in one go. Secrets are given as files (`…_FILE`), never as values.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,9 +88,18 @@ def read_secret(path: Path) -> str:
         text = path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"the secret file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"the secret file {path} is not text") from None
     if not text:
         raise SettingsError(f"the secret file {path} is empty")
     return text
 
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
