@@ -28,7 +28,6 @@ _PREFIX = re.compile(PREFIX_PATTERN)
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
 _ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}", re.ASCII)
 _BODY = re.compile(rf"[0-9A-Za-z]{{{BODY_LENGTH}}}", re.ASCII)
-_LARGEST_ID = 2**128
 
 
 class Secret:
@@ -80,6 +79,10 @@ def base62(value: int, length: int) -> str:
     return "".join(reversed(digits))
 
 
+# the alphabet is in ASCII order, so texts of one length compare as their numbers do
+_LARGEST_ID = base62(2**128 - 1, ID_LENGTH)
+
+
 def base62_value(text: str) -> int:
     """The number that `text` writes in base62; `KeyError` for a foreign character."""
     value = 0
@@ -96,7 +99,7 @@ def checksum(text: str) -> str:
 def is_id(text: str, kind: str) -> bool:
     """Whether `text` is a well-formed id of this kind (`key`, `ws`): 22 base62 characters below 2^128."""
     head, _, tail = text.partition("_")
-    return head == kind and _ID.fullmatch(tail) is not None and base62_value(tail) < _LARGEST_ID
+    return head == kind and _ID.fullmatch(tail) is not None and tail <= _LARGEST_ID
 
 
 def is_prefix(text: str) -> bool:
@@ -134,8 +137,7 @@ def parse(text: str, prefixes: Iterable[str] = (DEFAULT_PREFIX,)) -> Token | Unp
         or not body.isalnum()
     ):
         return Unparsed.MALFORMED
-    if checksum(text[:-CHECKSUM_LENGTH]) != text[-CHECKSUM_LENGTH:]:
-        return Unparsed.MALFORMED
-    if base62_value(body[:ID_LENGTH]) >= _LARGEST_ID:
+    given = base62_value(text[-CHECKSUM_LENGTH:])
+    if zlib.crc32(text[:-CHECKSUM_LENGTH].encode()) != given or body[:ID_LENGTH] > _LARGEST_ID:
         return Unparsed.MALFORMED
     return Token(text, environment, f"key_{body[:ID_LENGTH]}")

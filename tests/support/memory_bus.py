@@ -6,10 +6,13 @@ Delivery happens inside `publish`, in order, unless a control says otherwise; no
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Callable, Mapping
 
 from keyledger.verification.ports import BusUnavailable, Handler, Message
+
+_log = logging.getLogger(__name__)
 
 
 class MemoryBus:
@@ -80,7 +83,11 @@ class MemoryBus:
             if not _matches(subject, message.subject) or (queue and (subject, queue) in queues):
                 continue
             queues.add((subject, queue))
-            await handler(message)
+            try:
+                await handler(message)
+            except Exception:
+                # as over a network: what one handler cannot do is nothing to whoever published
+                _log.exception("a handler failed on %s", message.subject)
 
     def _require(self) -> None:
         if not self.connected:

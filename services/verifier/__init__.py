@@ -1,0 +1,1 @@
+"""The verifier: an HTTP face on keyledger.verification."""

@@ -1,0 +1,1 @@
+"""How requests reach the handlers: the hot addresses in bare ASGI, everything else through Litestar."""

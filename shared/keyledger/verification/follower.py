@@ -1,0 +1,383 @@
+"""Keep a store up to date with the key log: live from the bus, whole from the feed, proven by the head.
+
+Nothing arrives for certain and nothing needs to: an event is applied only when it continues our own chain,
+a gap is filled from the feed, another history is rebuilt beside and swapped in, and once a second the head
+is asked for, which is what says how old the store may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from keyledger.clock import Clock
+from keyledger.events import Epoch, Followed, Head, HeadQuestion, Page
+from keyledger.verification.freshness import Freshness
+from keyledger.verification.ports import (
+    APPLIED_SUBJECT,
+    HEAD_SUBJECT,
+    LIVE_SUBJECT,
+    TICK_SUBJECT,
+    Bus,
+    BusUnavailable,
+    Feed,
+    FeedUnavailable,
+    Message,
+)
+from keyledger.verification.store import Fit, Store
+
+PAGE_SIZE = 10_000
+SLICE = 500
+"""Events applied before other work of this process gets its turn (a few ms)."""
+AHEAD_LIMIT = 10_000
+"""Live events kept while those before them are missing; beyond, the feed brings them."""
+HEAD_TIMEOUT = 1.0
+ASK_INTERVAL = 1.0
+ASK_GAP = 0.05
+LONGEST_PAUSE = 5.0
+REACH_WITHIN = 1.0
+
+_FOLLOWED = msgspec.msgpack.Decoder(Followed)
+_HEAD = msgspec.msgpack.Decoder(Head)
+_log = logging.getLogger(__name__)
+
+
+class Source(Feed, Protocol):
+    """The key service as a follower needs it when the bus is not enough."""
+
+    async def head(self, question: HeadQuestion) -> Head:
+        """The head, read after the question arrived; or `FeedUnavailable`."""
+        ...
+
+
+class Follower:
+    """Follows into `store`; between `start` and `stop` three tasks do, and no error ends them."""
+
+    def __init__(
+        self,
+        store: Store,
+        source: Source,
+        bus: Bus | None,
+        clock: Clock,
+        *,
+        name: str,
+        held_seconds: float = 900,
+    ) -> None:
+        """`name` is this verifier's in receipts; without a bus the feed is asked once a second."""
+        self.unreadable = 0
+        self.rebuilds = 0
+        self.freshness = Freshness(held_seconds=held_seconds)
+        self._store = store
+        self._source = source
+        self._bus = bus
+        self._clock = clock
+        self._name = name
+        self._ahead: dict[int, Followed] = {}
+        self._behind = True
+        self._forked = False
+        self._wake = asyncio.Event()
+        self._ask_now = asyncio.Event()
+        self._denied = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Subscribe, then begin to follow; returns before the store is up to date."""
+        if self._bus is not None:
+            self._bus.on_disturbance(self._disturbed)
+            await self._bus.subscribe(f"{LIVE_SUBJECT}.>", self._live)
+            await self._bus.subscribe(TICK_SUBJECT, self._tick)
+        self._wake.set()
+        self._tasks = [
+            asyncio.create_task(_forever(step), name=f"follower {step.__name__}")
+            for step in (self._catch_up, self._ask_on, self._announce)
+        ]
+
+    async def stop(self) -> None:
+        """End the tasks; the store stays as it is."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    @property
+    def hearing(self) -> bool:
+        """Whether live events arrive; without them the feed is asked, which is slower."""
+        return self._bus is not None and self._bus.connected
+
+    def age(self) -> float:
+        """Seconds since the store was certainly up to date."""
+        return self.freshness.age(self._clock.steady())
+
+    async def reached(self, position: int, epoch: str | None, *, within: float = REACH_WITHIN) -> bool:
+        """Whether the store has this position (of this epoch, if given) before `within` seconds are over."""
+        if self._has(position, epoch):
+            return True
+        self._ask_now.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not self._has(position, epoch):
+                    await self._moved.wait()
+        return self._has(position, epoch)
+
+    async def ask(self) -> bool:
+        """Ask for the head once and learn from the answer; False when nobody answered."""
+        epoch, applied = self._store.epoch, self._store.position
+        line = epoch.line if epoch else b""
+        question = HeadQuestion(secrets.token_hex(8), self._name, line, applied)
+        asked_at = self._clock.steady()
+        head = await self._head(question)
+        if head is None or head.nonce != question.nonce:
+            return False
+        if not self._same_line(Epoch(head.epoch_number, head.epoch_line)) or head.epoch_line != line:
+            # another telling, or the first word of one: the feed says the rest
+            self._repair()
+        elif head.writable:
+            self._proven(head.position, head.hash, asked_at=asked_at, applied=applied)
+        else:
+            self.freshness.answered(
+                head.position, asked_at=asked_at, applied=self._store.position, writable=False
+            )
+        return True
+
+    async def repair(self) -> None:
+        """Page from the feed until the store is as far as it; or `FeedUnavailable`."""
+        while self._behind or self._forked:
+            if self._forked:
+                await self._rebuild()
+            else:
+                self._behind = False
+                try:
+                    await self._page_on()
+                except FeedUnavailable:
+                    self._behind = True
+                    raise
+
+    # -- what arrives
+
+    async def _live(self, message: Message) -> None:
+        epoch = self._store.epoch
+        line = message.subject.removeprefix(f"{LIVE_SUBJECT}.").partition(".")[0]
+        if epoch is None or line != epoch.line.hex():
+            self._ask_now.set()
+            return
+        try:
+            self._take(_FOLLOWED.decode(message.body))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._repair()
+
+    async def _tick(self, message: Message) -> None:
+        try:
+            head = _HEAD.decode(message.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return
+        epoch = self._store.epoch
+        if epoch is None or head.epoch_line != epoch.line or head.position > self._store.position:
+            self._ask_now.set()
+
+    def _disturbed(self, why: str) -> None:
+        del why
+        self._ask_now.set()
+        self._repair()
+
+    # -- what is done with it
+
+    def _take(self, event: Followed) -> bool:
+        """Apply the event if it is next; whether the store now has it."""
+        if self._forked:
+            return False
+        fit = self._store.fit(event)
+        if fit is Fit.NEXT:
+            self._apply(event)
+            while (following := self._ahead.pop(self._store.position + 1, None)) is not None:
+                if self._store.fit(following) is not Fit.NEXT:
+                    self._fork(following.position)
+                    break
+                self._apply(following)
+            self._move()
+        elif fit is Fit.GAP:
+            if len(self._ahead) >= AHEAD_LIMIT:
+                self._ahead.clear()
+            self._ahead[event.position] = event
+            self._repair()
+        elif fit is Fit.FORK:
+            self._fork(event.position)
+        return fit in (Fit.NEXT, Fit.KNOWN)
+
+    def _apply(self, event: Followed) -> None:
+        effect = self._store.apply(event)
+        self._ahead.pop(event.position, None)
+        self.freshness.applied(event.position)
+        if effect.unreadable is not None:
+            self.unreadable += 1
+            _log.warning(
+                "an event of type %s cannot be read, at position %d", event.type[:64], event.position
+            )
+        if effect.denies:
+            self._denied.set()
+
+    def _proven(self, position: int, digest: bytes, *, asked_at: float, applied: int) -> None:
+        """The head of our line was at `position`, with this hash, after `asked_at`, when we had `applied`."""
+        known = self._store.hash_at(position)
+        if known is not None and known != digest:
+            self._fork(position)
+            return
+        if position < applied:
+            # what we have applied is not there any more: the log went back and has yet to say so
+            return
+        self.freshness.answered(position, asked_at=asked_at, applied=self._store.position, writable=True)
+        if position > self._store.position:
+            self._repair()
+
+    def _fork(self, position: int) -> None:
+        if not self._forked:
+            _log.error("another history at position %d: rebuilding from the feed", position)
+        self._forked = True
+        self.freshness.lost()
+        self._repair()
+
+    def _same_line(self, epoch: Epoch) -> bool:
+        """Whether this is the telling we follow; the first one heard of becomes it."""
+        ours = self._store.epoch
+        if ours is None:
+            self._store.begin(epoch)
+        elif ours.line != epoch.line:
+            self._forked = True
+            return False
+        elif ours.number != epoch.number:
+            self._store.renumber(epoch)
+        return True
+
+    async def _page_on(self) -> None:
+        while True:
+            applied, asked_at = self._store.position, self._clock.steady()
+            page, events = await self._page(applied)
+            if not self._same_line(Epoch(page.epoch_number, page.epoch_line)):
+                return
+            for count, event in enumerate(events, 1):
+                if not self._take(event):
+                    return
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            if self._store.position < page.head_position and not events:
+                raise FeedUnavailable("the feed ends before its head")
+            if self._store.position >= page.head_position:
+                self._proven(page.head_position, page.head_hash, asked_at=asked_at, applied=applied)
+                return
+
+    async def _rebuild(self) -> None:
+        """Read the whole log into a store beside ours, then swap: until then the old one answers."""
+        beside = self._store.beside()
+        while True:
+            asked_at = self._clock.steady()
+            page, events = await self._page(beside.position)
+            epoch = Epoch(page.epoch_number, page.epoch_line)
+            if beside.epoch is None:
+                beside.begin(epoch)
+            if beside.epoch is None or beside.epoch.line != epoch.line:
+                raise FeedUnavailable("the line changed meanwhile")
+            for count, event in enumerate(events, 1):
+                if beside.fit(event) is not Fit.NEXT:
+                    raise FeedUnavailable("the feed's chain is broken")
+                beside.apply(event)
+                if count % SLICE == 0:
+                    await asyncio.sleep(0)
+            if beside.position >= page.head_position:
+                break
+            if not events:
+                raise FeedUnavailable("the feed ends before its head")
+        self._store.swap(beside)
+        self._forked, self._behind = False, True
+        self.rebuilds += 1
+        self._ahead.clear()
+        self.freshness.lost()
+        self._proven(page.head_position, page.head_hash, asked_at=asked_at, applied=0)
+        self._denied.set()
+        self._move()
+
+    async def _page(self, after: int) -> tuple[Page, list[Followed]]:
+        page, records = await self._source.page(after, PAGE_SIZE)
+        try:
+            return page, [_FOLLOWED.decode(record) for record in records]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise FeedUnavailable("a record cannot be read") from None
+
+    async def _head(self, question: HeadQuestion) -> Head | None:
+        if self._bus is not None and self._bus.connected:
+            with contextlib.suppress(BusUnavailable, msgspec.MsgspecError, UnicodeDecodeError):
+                body = msgspec.msgpack.encode(question)
+                return _HEAD.decode((await self._bus.request(HEAD_SUBJECT, body, timeout=HEAD_TIMEOUT)).body)
+        with contextlib.suppress(FeedUnavailable):
+            return await self._source.head(question)
+        return None
+
+    # -- the tasks, each a step done again and again
+
+    async def _catch_up(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        try:
+            await self.repair()
+        except BaseException:
+            self._wake.set()
+            raise
+
+    async def _ask_on(self) -> None:
+        if not await self.ask():
+            raise FeedUnavailable("nobody answers for the head")
+        # whoever waits for a position may ask for this at any rate
+        await asyncio.sleep(ASK_GAP)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_INTERVAL - ASK_GAP):
+                await self._ask_now.wait()
+        self._ask_now.clear()
+
+    async def _announce(self) -> None:
+        await self._denied.wait()
+        self._denied.clear()
+        epoch = self._store.epoch
+        if self._bus is not None and epoch is not None:
+            applied = HeadQuestion("", self._name, epoch.line, self._store.position)
+            # lost or not, the next question for the head says the same
+            with contextlib.suppress(BusUnavailable):
+                await self._bus.publish(APPLIED_SUBJECT, msgspec.msgpack.encode(applied))
+
+    # --
+
+    def _repair(self) -> None:
+        self._behind = True
+        self._wake.set()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    def _has(self, position: int, epoch: str | None) -> bool:
+        ours = self._store.epoch
+        return self._store.position >= position and (
+            epoch is None or (ours is not None and ours.text == epoch)
+        )
+
+
+async def _forever(step: Callable[[], Awaitable[None]]) -> None:
+    """Do `step` again and again; after a failure pause, longer each time and never in step with others."""
+    failures = 0
+    while True:
+        try:
+            await step()
+            failures = 0
+        except Exception as error:
+            if failures == 0:
+                # the type only, unless the words are our own
+                words = error if isinstance(error, FeedUnavailable) else type(error).__name__
+                _log.warning("following is hindered: %s", words)
+            failures += 1
+            pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)

@@ -1,0 +1,205 @@
+"""From a presented token and the records to a verdict, in the contract's order of checks.
+
+The secret is proven before any status is told: whoever does not hold it learns NOT_FOUND and nothing
+else, and an unknown key costs the same work as a wrong secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from functools import lru_cache
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from keyledger.digest import Peppers
+from keyledger.token import Token, Unparsed
+from keyledger.verification.limits import Demand, Limits, LimitState
+from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+VALID = "VALID"
+MALFORMED = "MALFORMED"
+NOT_FOUND = "NOT_FOUND"
+REVOKED = "REVOKED"
+DISABLED = "DISABLED"
+EXPIRED = "EXPIRED"
+WORKSPACE_SUSPENDED = "WORKSPACE_SUSPENDED"
+WRONG_ENVIRONMENT = "WRONG_ENVIRONMENT"
+IP_NOT_ALLOWED = "IP_NOT_ALLOWED"
+INSUFFICIENT_PERMISSIONS = "INSUFFICIENT_PERMISSIONS"
+RATE_LIMITED = "RATE_LIMITED"
+QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+
+CODES = (
+    MALFORMED,
+    NOT_FOUND,
+    REVOKED,
+    DISABLED,
+    EXPIRED,
+    WORKSPACE_SUSPENDED,
+    WRONG_ENVIRONMENT,
+    IP_NOT_ALLOWED,
+    INSUFFICIENT_PERMISSIONS,
+    RATE_LIMITED,
+    QUOTA_EXCEEDED,
+    VALID,
+)
+"""Every code, in the order of the checks."""
+
+WILDCARD = "*"
+RESERVED = "keyledger:"
+SCOPE = re.compile(r"\*|[a-z0-9][a-z0-9:._-]{0,63}", re.ASCII)
+_MAPPED_BITS = 96
+# stands in for the secrets of an unknown key: no pepper's digest can equal it
+_NOBODY = (SecretRecord({}),)
+
+
+class Needs(Struct, frozen=True):
+    """What a caller asks of a key: every one of the scopes, every one of the environments, from `ip`."""
+
+    scopes: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    ip: Address | None = None
+    cost: int = 1
+
+
+class Verdict(Struct, frozen=True):
+    """The answer. `key` and `limit` are there only when the secret is proven.
+
+    `position` is the state of the log it was judged at, `age_ms` how old that state may be.
+    """
+
+    code: str
+    key: KeyRecord | None = None
+    limit: LimitState | None = None
+    position: int = 0
+    age_ms: int = 0
+
+    @property
+    def valid(self) -> bool:
+        """Whether the request may go on."""
+        return self.code == VALID
+
+
+def judge(
+    presented: Token | Unparsed,
+    text: str,
+    record: KeyRecord | None,
+    workspace: WorkspaceRecord | None,
+    needs: Needs,
+    *,
+    peppers: Peppers,
+    limits: Limits,
+    now: int,
+) -> Verdict:
+    """Judge the presented `text`; `now` is wall time in µs.
+
+    Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed.
+    """
+    if presented is Unparsed.MALFORMED:
+        return Verdict(MALFORMED)
+    proven = _proven(text, record, peppers)
+    if proven is None or record is None or workspace is None or record.unreadable or workspace.unreadable:
+        return Verdict(NOT_FOUND)
+    demands = _demands(record, workspace)
+    code = _status(record, proven, workspace, now) or _fitness(record, needs)
+    if code is not None:
+        return Verdict(code, record, limits.spend(demands, 0, now).tightest)
+    spending = limits.spend(demands, needs.cost, now)
+    return Verdict(VALID if spending.allowed else RATE_LIMITED, record, spending.tightest)
+
+
+def covers(scopes: tuple[str, ...], need: str) -> bool:
+    """Whether these scopes cover `need`: itself, or `*` for whatever is not Keyledger's own."""
+    return need in scopes or (WILDCARD in scopes and not need.startswith(RESERVED))
+
+
+def parse_address(text: str) -> Address:
+    """The address in `text`; an IPv4 address written as IPv6 is its IPv4 self. `ValueError` if none."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def address_allowed(allowed: tuple[str, ...] | None, address: Address | None) -> bool:
+    """Whether a key with this list may be used from `address`; a list lets no unknown address in."""
+    if allowed is None:
+        return True
+    return address is not None and any(address in network for network in _networks(allowed))
+
+
+def _proven(text: str, record: KeyRecord | None, peppers: Peppers) -> SecretRecord | None:
+    """The secret that `text` is, newest first; one keyed hash whatever the record holds."""
+    digest = peppers.digest(text)
+    found: SecretRecord | None = None
+    for secret in _NOBODY if record is None else record.secrets:
+        expected = secret.digests.get(peppers.active)
+        if expected is not None:
+            same = hmac.compare_digest(digest, expected)
+        elif secret.digests:
+            # recorded under another pepper that may still be held
+            same = peppers.proves(text, secret.digests)
+        else:
+            same = hmac.compare_digest(digest, b"")
+        if same and found is None:
+            found = secret
+    return found
+
+
+def _status(record: KeyRecord, proven: SecretRecord, workspace: WorkspaceRecord, now: int) -> str | None:
+    """The refusal that the key's own state causes."""
+    if record.revoked or (proven.valid_until is not None and proven.valid_until <= now):
+        return REVOKED
+    if not record.enabled:
+        return DISABLED
+    if record.expires_at is not None and record.expires_at <= now:
+        return EXPIRED
+    return WORKSPACE_SUSPENDED if workspace.suspended else None
+
+
+def _fitness(record: KeyRecord, needs: Needs) -> str | None:
+    """The refusal that comes from what was asked of the key."""
+    for environment in needs.environments:
+        if environment != record.environment:
+            return WRONG_ENVIRONMENT
+    if record.allowed_ips is not None and not address_allowed(record.allowed_ips, needs.ip):
+        return IP_NOT_ALLOWED
+    for scope in needs.scopes:
+        if not covers(record.scopes, scope):
+            return INSUFFICIENT_PERMISSIONS
+    return None
+
+
+def _demands(record: KeyRecord, workspace: WorkspaceRecord) -> tuple[Demand, ...]:
+    limit, own = workspace.rate_limit, record.rate_limit
+    shared = Demand("workspace", workspace.workspace_id, limit.limit, limit.window_seconds)
+    if own is None:
+        return (shared,)
+    return (shared, Demand("key", record.key_id, own.limit, own.window_seconds))
+
+
+@lru_cache(maxsize=4096)
+def _networks(allowed: tuple[str, ...]) -> tuple[Network, ...]:
+    """The parsed list; an entry that is no network lets nobody in."""
+    networks: list[Network] = []
+    for entry in allowed:
+        try:
+            networks.append(_unmapped(ipaddress.ip_network(entry, strict=False)))
+        except ValueError:
+            continue
+    return tuple(networks)
+
+
+def _unmapped(network: Network) -> Network:
+    """A network of IPv4 addresses written as IPv6, as its IPv4 self."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        inner = network.network_address.ipv4_mapped
+        if inner is not None:
+            return ipaddress.IPv4Network((inner, network.prefixlen - _MAPPED_BITS))
+    return network
