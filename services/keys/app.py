@@ -19,7 +19,7 @@ from keyledger.server.edge import Edge
 from keyledger.server.health import Readiness, health_routes
 from keyledger.server.log_stream import KEY_LOG, USE_LOG
 from keyledger.server.openapi import openapi_config
-from keyledger.server.postgres import AWAY, Pool, open_pool
+from keyledger.server.postgres import AWAY, Pool, close_pool, open_pool
 from keyledger.server.problems import exception_handlers
 from keyledger.server.proof import Prover
 from keyledger.server.relay import Relay
@@ -38,6 +38,7 @@ from services.keys.handlers.credentials import Credentials
 from services.keys.handlers.history import History
 from services.keys.handlers.keys import Keys
 from services.keys.handlers.receipts import Receipts
+from services.keys.handlers.time_travel import TimeTravel
 from services.keys.handlers.workspaces import Workspaces
 from services.keys.handlers.writing import Writer
 from services.keys.routes.asking import Asking
@@ -57,7 +58,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     peppers = load_peppers(settings.peppers)
     sealer = Sealer(bytes.fromhex(read_secret(settings.seal_secret_file)))
     pool = await _pool(settings.postgres)
-    stack.push_async_callback(pool.close)
+    stack.push_async_callback(close_pool, pool)
     bus = await NatsBus.connect(settings.nats, name="keys", inbox_prefix="_INBOX_keys")
     stack.push_async_callback(bus.close)
     prover = Prover()
@@ -78,6 +79,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     asking = Asking(Credentials(states, peppers, clock, (settings.prefix, *settings.old_prefixes)), sealer)
     cursors = Cursors(sealer)
     keys = Keys(writer, peppers, prover, settings.prefix)
+    history = History(states, sealer)
+    time_travel = TimeTravel(states, history, clock)
     registry = new_registry()
     _export(registry, relay, use_relay, consumer)
 
@@ -91,8 +94,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
 
     app = Litestar(
         [
-            *key_routes(asking, keys, states, cursors, receipts, clock),
-            *workspace_routes(asking, Workspaces(writer), states, History(states, sealer), cursors),
+            *key_routes(asking, keys, states, time_travel, cursors, receipts, clock),
+            *workspace_routes(asking, Workspaces(writer), states, history, cursors),
             *internal_routes(asking, states, source, use_source, consumer.head),
             *health_routes(registry, readiness),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +16,8 @@ from services.keys.handlers.receipts import Receipts
 from services.keys.ports import HeadNow, States, UseLog
 
 QUEUE = "keys"
+PATIENCE = 0.5
+"""Seconds until Postgres counts as away for the head; followers wait a second for their answer."""
 T = TypeVar("T")
 _log = structlog.get_logger("keyledger.keys")
 
@@ -29,6 +32,7 @@ class Consumer:
         self._receipts = receipts
         self._clock = clock
         self._known: HeadNow | None = None
+        self._late: asyncio.Task[bool] | None = None
         self.recorded = 0
         """Use batches acknowledged since the start."""
 
@@ -40,11 +44,7 @@ class Consumer:
 
     async def head(self, question: HeadQuestion) -> Head:
         """The head now, or the last one known when Postgres cannot be asked (then not `writable`)."""
-        writable = True
-        try:
-            self._known = await self._states.head()
-        except Refusal:
-            writable = False
+        writable = await self._look()
         known = self._known
         if known is None:
             return Head(question.nonce, 0, b"", 0, GENESIS, 0, writable=False)
@@ -57,6 +57,29 @@ class Consumer:
             known.at,
             writable=writable,
         )
+
+    async def _look(self) -> bool:
+        """Read the head anew; False when Postgres refuses, or is silent for longer than anyone waits."""
+        if self._late is not None and not self._late.done():
+            # it hangs: one question finds that out, all others are answered at once
+            return False
+        reading = asyncio.create_task(self._read(), name="head")
+        done, _ = await asyncio.wait({reading}, timeout=PATIENCE)
+        if not done:
+            self._late = reading
+            return False
+        return reading.result()
+
+    async def _read(self) -> bool:
+        try:
+            head = await self._states.head()
+        except Refusal:
+            return False
+        known = self._known
+        # one that was read long ago may come last
+        if known is None or (known.epoch.number, known.position) <= (head.epoch.number, head.position):
+            self._known = head
+        return True
 
     async def _head(self, message: Message) -> None:
         question = _decode(message, HeadQuestion)

@@ -155,6 +155,14 @@ class States(Protocol):
         """Events of a workspace, or of one of its streams, oldest first."""
         ...
 
+    async def position_at(self, moment: int) -> int:
+        """The last position at or before `moment` (µs), 0 before the first."""
+        ...
+
+    async def moment_of(self, position: int) -> int | None:
+        """The moment (µs) of the event at this position, None where there is none."""
+        ...
+
     async def data_key(self, workspace_id: str) -> bytes | None:
         """The wrapped data key, or None once it is destroyed."""
         ...

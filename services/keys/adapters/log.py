@@ -16,11 +16,12 @@ import structlog
 
 from keyledger.errors import Refusal, unavailable
 from keyledger.events import Epoch
-from keyledger.server.postgres import AWAY, Pool, postgres_away
+from keyledger.server.postgres import AWAY, UNDONE, Pool, postgres_away
 from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Command, VersionConflict
 
 MAX_GROUP = 64
 MAX_WAITING = 1024
+ACQUIRE_TIMEOUT = 2.0
 _APPEND = "SELECT * FROM ledger.append($1, $2)"
 _BY_COMMAND = """
     SELECT e.version, e.position, e.at, h.epoch_number, h.epoch_line
@@ -76,6 +77,10 @@ class PostgresLog:
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
             rows = await self._call([command for command, _ in group])
+        except (Refusal, *UNDONE):
+            # nothing was written
+            for _, answer in group:
+                _give(answer, postgres_away())
         except AWAY:
             await asyncio.gather(*(self._settle(command, answer) for command, answer in group))
         except asyncpg.PostgresError as error:
@@ -99,8 +104,15 @@ class PostgresLog:
             for ordinal, command in enumerate(commands, 1)
             for event in command.events
         ]
-        async with self._pool.acquire(timeout=2) as connection:
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+        except AWAY:
+            # nothing was sent, so nothing was written
+            raise postgres_away() from None
+        try:
             return await connection.fetch(_APPEND, rows, events)
+        finally:
+            await self._pool.release(connection)
 
     async def _settle(self, command: Command, answer: asyncio.Future[Appended]) -> None:
         """The connection broke: find out whether the command was committed, or try once more."""
@@ -113,7 +125,7 @@ class PostgresLog:
                     outcome = await self._committed(command) or outcome
             _give(answer, outcome)
             self._on_commit()
-        except AWAY:
+        except (Refusal, *AWAY):
             _give(answer, unavailable("outcome_unknown", "The database went away; look before you retry."))
         except asyncpg.PostgresError:
             _give(answer, postgres_away())

@@ -49,6 +49,8 @@ _EVENTS = f"""
          WHERE e.workspace_id = $1 AND e.position > $3 AND ($2::text IS NULL OR e.stream_id = $2)
          ORDER BY e.position LIMIT $4) e ON true
 """  # noqa: S608
+_POSITION_AT = "SELECT ledger.position_at($1)"
+_MOMENT_OF = "SELECT at FROM ledger.event WHERE position = $1"
 _SYSTEM = """
     SELECT stream_id FROM ledger.state WHERE kind = 'workspace' AND body @> '{"system": true}'
      ORDER BY created_position LIMIT 1
@@ -112,6 +114,15 @@ class PostgresStates:
         """Events of a workspace, or of one of its streams, oldest first."""
         rows = await self._fetch(_EVENTS, workspace_id, stream_id, after, limit)
         return [recorded(row, b"") for row in rows if row["stream_id"]], _head(rows[0])
+
+    async def position_at(self, moment: int) -> int:
+        """The last position at or before `moment` (µs), 0 before the first."""
+        return (await self._fetch(_POSITION_AT, moment))[0][0]
+
+    async def moment_of(self, position: int) -> int | None:
+        """The moment (µs) of the event at this position, None where there is none."""
+        rows = await self._fetch(_MOMENT_OF, position)
+        return rows[0][0] if rows else None
 
     async def data_key(self, workspace_id: str) -> bytes | None:
         """The wrapped data key, or None once it is destroyed."""

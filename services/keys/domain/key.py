@@ -44,17 +44,21 @@ Status: TypeAlias = Literal["active", "disabled", "revoked", "expired"]
 
 
 class Secret(Struct, frozen=True, omit_defaults=True):
-    """One secret of a key; it ends at `valid_until` (µs), None while it is the current one."""
+    """One secret of a key; it ends at `valid_until` (µs), None while it is the current one.
+
+    `dropped_at` is the moment of the rotation after the one that replaced it: it ends then at the latest.
+    """
 
     hint: str
     digests: dict[str, bytes]
     created_at: int
     valid_until: int | None = None
+    dropped_at: int | None = None
     proof: str | None = None
 
     def valid(self, now: int) -> bool:
         """Whether it may still be presented."""
-        return self.valid_until is None or self.valid_until > now
+        return all(end is None or end > now for end in (self.valid_until, self.dropped_at))
 
 
 class Key(Struct, frozen=True, omit_defaults=True):
@@ -323,11 +327,14 @@ def _changed(key: Key, event: KeyChanged) -> Key:
 
 
 def _rotated(key: Key, event: KeyRotated, at: int) -> tuple[Secret, ...]:
-    ended: list[Secret] = []
-    for secret in key.secrets:
-        # an older secret that still runs ends now; the current one at the end of the overlap
-        until = event.previous_valid_until if secret.valid_until is None else min(secret.valid_until, at)
-        ended.append(msgspec.structs.replace(secret, valid_until=until))
+    ended = (_ended(secret, event.previous_valid_until, at) for secret in key.secrets)
     proof = event.private.proof if isinstance(event.private, Proof) else None
     new = Secret(event.secret.hint, event.secret.digests, at, proof=proof)
     return (*ended, new)[-KEPT_SECRETS:]
+
+
+def _ended(secret: Secret, until: int, at: int) -> Secret:
+    # the current one ends with the overlap, an older one now; `at` may be PENDING and is never compared
+    if secret.valid_until is None:
+        return msgspec.structs.replace(secret, valid_until=until)
+    return secret if secret.dropped_at is not None else msgspec.structs.replace(secret, dropped_at=at)

@@ -19,8 +19,6 @@ MAX_PAIRS, MAX_METADATA_BYTES = 50, 4096
 MAX_LIMIT = 1_000_000_000
 DAY_SECONDS = 86_400
 MAX_OVERLAP_SECONDS = 30 * DAY_SECONDS
-#: The last instant that RFC 3339 can write, in µs.
-LAST_INSTANT = 253_402_300_799_999_999
 
 _SCOPE = re.compile(r"\*|[a-z0-9][a-z0-9:._-]{0,63}", re.ASCII)
 RESERVED = "keyledger:"
@@ -93,6 +91,9 @@ def networks(values: Sequence[str]) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(value)
         except ValueError:
+            length = "wrong"
+        if "%" in value:
+            # a zone means something on one machine only, and may hold any character
             length = "wrong"
         if length and not (length.isascii() and length.isdigit()):
             raise invalid_request(

@@ -38,7 +38,7 @@ from services.keys.ports import (
 ATTEMPTS = 3
 ANSWERS_KEPT = 24 * 3600 * SECOND
 _CACHED_DATA_KEYS = 10_000
-_STAMPED = frozenset({"created_at", "revoked_at"})
+_STAMPED = frozenset({"created_at", "revoked_at", "dropped_at"})
 S = TypeVar("S", bound=Struct)
 
 
@@ -69,9 +69,10 @@ class Plan(Struct, Generic[S], frozen=True):
 
 
 class Written(Struct, Generic[S], frozen=True):
-    """What a command led to; `changed` is False when there was nothing to do."""
+    """What a command led to, as of `at` (µs); `changed` is False when there was nothing to do."""
 
     state: S
+    at: int
     position: int
     epoch: Epoch
     changed: bool
@@ -136,7 +137,7 @@ class Writer:
         after = _fold(plan, before, decided, appended.at)
         if after is None:
             raise not_found()
-        return Written(after, appended.position, appended.epoch, bool(decided), plan.token)
+        return Written(after, appended.at, appended.position, appended.epoch, bool(decided), plan.token)
 
     async def _append(
         self, plan: Plan[S], stored: Stored | None, before: S | None, decided: Sequence[Event], now: int
@@ -211,7 +212,7 @@ class Writer:
             _put(body, path, found.at)
         state = msgspec.convert(body, plan.state)
         head = await self._states.head()
-        return Written(state, found.position, head.epoch, kept.changed, kept.token)
+        return Written(state, found.at, found.position, head.epoch, kept.changed, kept.token)
 
 
 def _in_progress() -> Refusal:

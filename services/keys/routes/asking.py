@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request, Response
 
 from keyledger.errors import invalid_request, not_found
-from keyledger.server.bodies import decode_json, decode_query, header_values
+from keyledger.server.bodies import decode_json, decode_query, header_values, parse_query
 from keyledger.server.seal import Sealer
 from keyledger.token import is_id
 from services.keys.domain.principal import Principal
 from services.keys.handlers.credentials import Credentials
 from services.keys.handlers.keys import Asked
 from services.keys.handlers.writing import Idempotency
-from services.keys.ports import HeadNow
 from services.keys.routes.shapes import NoQuery
 
 T = TypeVar("T")
@@ -59,9 +57,7 @@ class Asking:
 
     def query(self, request: Http, kind: type[T]) -> T:
         """The query parameters as `kind`."""
-        raw: bytes = request.scope["query_string"]
-        pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, errors="replace", max_num_fields=64)
-        return decode_query(pairs, kind)
+        return decode_query(parse_query(request.scope["query_string"]), kind)
 
     async def asked(self, request: Http, by: Principal, workspace_id: str) -> Asked:
         """What a write carries besides its body. `Idempotency-Key` counts on POSTs."""
@@ -107,12 +103,12 @@ def key_id(text: str) -> str:
 
 
 def answer(
-    content: Any, *, status: int = 200, version: int | None = None, head: HeadNow | None = None
+    content: Any, *, status: int = 200, version: int | None = None, position: int | None = None
 ) -> Response[Any]:
     """An answer with its ETag and the position of the state it was read from."""
     headers: dict[str, str] = {}
     if version is not None:
         headers["etag"] = f'"{version}"'
-    if head is not None:
-        headers["x-keyledger-position"] = str(head.position)
+    if position is not None:
+        headers["x-keyledger-position"] = str(position)
     return Response(content, status_code=status, headers=headers)

@@ -17,17 +17,22 @@ from services.keys.domain.principal import KEYS_READ, KEYS_WRITE
 from services.keys.domain.workspace import Workspace
 from services.keys.handlers.keys import Keys
 from services.keys.handlers.receipts import Receipts
+from services.keys.handlers.time_travel import TimeTravel
 from services.keys.handlers.writing import Written
 from services.keys.ports import KeyFilter, States, Stored
 from services.keys.routes import shapes, views
 from services.keys.routes.asking import Asking, Http, answer, key_id
 from services.keys.routes.cursors import Cursors
 
-_READING = documented(query=shapes.NoQuery)
-
 
 def key_routes(
-    asking: Asking, keys: Keys, states: States, cursors: Cursors, receipts: Receipts, clock: Clock
+    asking: Asking,
+    keys: Keys,
+    states: States,
+    time_travel: TimeTravel,
+    cursors: Cursors,
+    receipts: Receipts,
+    clock: Clock,
 ) -> Sequence[HTTPRouteHandler]:
     """Create, list, show, change, rotate and revoke."""
 
@@ -44,11 +49,28 @@ def key_routes(
         return stored, head
 
     def written(done: Written[Key]) -> dict[str, Any]:
+        # as of the write and not of now, so that a repeated request is answered with the same words
         return {
-            **views.key_fields(done.state, clock.now()),
+            **views.key_fields(done.state, done.at),
             "position": done.position,
             "epoch": done.epoch.text,
         }
+
+    async def list_then(
+        ws: str, query: shapes.ListKeysQuery, as_of: str, *, since: int
+    ) -> Response[views.KeyListView]:
+        then = await time_travel.resolve(as_of)
+        if then.position < since:
+            raise not_found()
+        bound = ("as of", str(then), ws, query.environment, query.status, query.external_id, query.search)
+        wanted = KeyFilter(then.at, query.environment, query.status, query.external_id, query.search)
+        found = await time_travel.keys(
+            ws, wanted, then, before=cursors.read(query.cursor, *bound), limit=query.limit + 1
+        )
+        page = found[: query.limit]
+        cursor = cursors.make(page[-1][0], *bound) if len(found) > query.limit else None
+        listed = tuple(views.KeyView(**views.key_fields(key, then.at)) for _, key in page)
+        return answer(views.KeyListView(listed, cursor), position=then.position)
 
     @post(
         "/v1/workspaces/{ws:str}/keys",
@@ -90,9 +112,13 @@ def key_routes(
     )
     async def list_keys(request: Http, ws: str) -> Response[views.KeyListView]:
         by = await asking.caller(request, ws)
-        await workspace_of(ws)
+        workspace, _ = await states.get(ws)
+        if workspace is None:
+            raise not_found()
         by.need(KEYS_READ)
         query = asking.query(request, shapes.ListKeysQuery)
+        if query.as_of is not None:
+            return await list_then(ws, query, query.as_of, since=workspace.created_position)
         bound = (ws, query.environment, query.status, query.external_id, query.search)
         now = clock.now()
         wanted = KeyFilter(now, query.environment, query.status, query.external_id, query.search)
@@ -102,16 +128,25 @@ def key_routes(
         page = found[: query.limit]
         cursor = cursors.make(page[-1].created_position, *bound) if len(found) > query.limit else None
         listed = tuple(views.KeyView(**views.key_fields(_key(stored), now)) for stored in page)
-        return answer(views.KeyListView(listed, cursor), head=head)
+        return answer(views.KeyListView(listed, cursor), position=head.position)
 
-    @get("/v1/workspaces/{ws:str}/keys/{key:str}", summary="Show a key", operation_class=_READING)
+    @get(
+        "/v1/workspaces/{ws:str}/keys/{key:str}",
+        summary="Show a key",
+        operation_class=documented(query=shapes.ShowKeyQuery),
+    )
     async def show_key(request: Http, ws: str, key: str) -> Response[views.KeyView]:
         by = await asking.caller(request, ws)
         stored, head = await stored_key(ws, key)
         by.need(KEYS_READ)
-        asking.query(request, shapes.NoQuery)
-        view = views.KeyView(**views.key_fields(_key(stored), clock.now()))
-        return answer(view, version=stored.version, head=head)
+        as_of = asking.query(request, shapes.ShowKeyQuery).as_of
+        if as_of is None:
+            view = views.KeyView(**views.key_fields(_key(stored), clock.now()))
+            return answer(view, version=stored.version, position=head.position)
+        then = await time_travel.resolve(as_of)
+        past = await time_travel.key(ws, stored.stream_id, then)
+        view = views.KeyView(**views.key_fields(past, then.at))
+        return answer(view, version=past.version, position=then.position)
 
     @patch(
         "/v1/workspaces/{ws:str}/keys/{key:str}",
@@ -123,6 +158,7 @@ def key_routes(
         workspace = await workspace_of(ws)
         stored, _ = await stored_key(ws, key)
         by.need(KEYS_WRITE)
+        by.covers(_key(stored).scopes)
         body = await asking.body(request, shapes.ChangeKeyShape)
         asked = await asking.asked(request, by, ws)
         limit = body.rate_limit
@@ -153,6 +189,7 @@ def key_routes(
         by = await asking.caller(request, ws)
         stored, _ = await stored_key(ws, key)
         by.need(KEYS_WRITE)
+        by.covers(_key(stored).scopes)
         body = await asking.body(request, shapes.RotateShape)
         asked = await asking.asked(request, by, ws)
         done = await keys.rotate(

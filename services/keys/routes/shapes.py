@@ -116,6 +116,13 @@ class ListKeysQuery(ListQuery):
     status: Literal["active", "disabled", "revoked", "expired"] | None = None
     external_id: str | None = None
     search: Annotated[str, Meta(max_length=200)] | None = None
+    as_of: str | None = None
+
+
+class ShowKeyQuery(Shape):
+    """`GET …/keys/{key}`; `as_of` is a position of the log or an RFC 3339 time."""
+
+    as_of: str | None = None
 
 
 class EventsQuery(ListQuery):

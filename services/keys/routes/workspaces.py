@@ -50,7 +50,7 @@ def workspace_routes(
         page = found[: query.limit]
         cursor = cursors.make(page[-1][0].position, *bound) if len(found) > query.limit else None
         listed = tuple(views.event_view(recorded, event) for recorded, event in page)
-        return answer(views.EventListView(listed, cursor), head=head)
+        return answer(views.EventListView(listed, cursor), position=head.position)
 
     @post(
         "/v1/workspaces",
@@ -85,7 +85,7 @@ def workspace_routes(
         page = found[: query.limit]
         cursor = cursors.make(page[-1].created_position, "workspaces") if len(found) > query.limit else None
         listed = tuple(present(stored, head) for stored in page)
-        return answer(views.WorkspaceListView(listed, cursor), head=head)
+        return answer(views.WorkspaceListView(listed, cursor), position=head.position)
 
     @get(
         "/v1/workspaces/{ws:str}",
@@ -97,7 +97,7 @@ def workspace_routes(
         stored, head = await stored_workspace(ws)
         by.need_any()
         asking.query(request, shapes.NoQuery)
-        return answer(present(stored, head), version=stored.version, head=head)
+        return answer(present(stored, head), version=stored.version, position=head.position)
 
     @patch(
         "/v1/workspaces/{ws:str}",

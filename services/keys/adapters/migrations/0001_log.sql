@@ -259,6 +259,21 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The last position at or before a moment, 0 before the first: `at` never decreases, so halving finds it.
+CREATE FUNCTION ledger.position_at(moment bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low  bigint := 0;
+    high bigint := (SELECT position FROM ledger.log_head);
+    half bigint;
+BEGIN
+    WHILE low < high LOOP
+        half := (low + high + 1) / 2;
+        IF (SELECT at FROM ledger.event WHERE position = half) <= moment THEN low := half;
+        ELSE high := half - 1; END IF;
+    END LOOP;
+    RETURN low;
+END $$;
+
 -- Begin a new telling, unless someone already did since `seen` was the line: for a Postgres that went back in time.
 CREATE FUNCTION ledger.begin_epoch(seen bytea, now bigint) RETURNS TABLE (epoch_number integer, epoch_line bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ledger, pg_temp AS $$
@@ -291,4 +306,4 @@ GRANT USAGE ON SCHEMA ledger TO keyledger_keys;
 GRANT SELECT ON ledger.log_head, ledger.epoch, ledger.stream, ledger.event, ledger.state, ledger.workspace_key,
     ledger.idempotency TO keyledger_keys;
 GRANT EXECUTE ON FUNCTION ledger.append(ledger.command_in[], ledger.event_in[]),
-    ledger.begin_epoch(bytea, bigint), ledger.forget_answers(bigint) TO keyledger_keys;
+    ledger.position_at(bigint), ledger.begin_epoch(bytea, bigint), ledger.forget_answers(bigint) TO keyledger_keys;
