@@ -13,6 +13,7 @@ from typing import Protocol
 
 SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _SUSPEND_COUNTING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -55,7 +56,8 @@ def parse_rfc3339(text: str) -> int:
     if _RFC3339.fullmatch(text) is None:
         raise ValueError("not an RFC 3339 time with an offset")
     cut = re.sub(r"(\.\d{6})\d+", r"\1", text.upper().replace("Z", "+00:00"))
-    try:
-        return (datetime.fromisoformat(cut) - _EPOCH) // timedelta(microseconds=1)
-    except OverflowError:
-        raise ValueError("outside the years 1 to 9999") from None
+    micros = (datetime.fromisoformat(cut) - _EPOCH) // timedelta(microseconds=1)
+    if not _FIRST <= micros <= _LAST:
+        # an offset can lead out of what UTC can write
+        raise ValueError("outside the years 1 to 9999")
+    return micros

@@ -74,9 +74,12 @@ def load_peppers(folder: Path) -> Peppers:
     peppers: dict[str, bytes] = {}
     for path in sorted(folder.glob("*.pepper")):
         try:
-            peppers[path.stem] = bytes.fromhex(path.read_text().strip())
+            pepper = bytes.fromhex(path.read_text().strip())
         except (OSError, ValueError):
-            raise PepperError(f"{path.name} is not a readable pepper of 64 hex characters") from None
+            pepper = b""
+        if len(pepper) != PEPPER_SIZE:
+            raise PepperError(f"{path.name} is not a readable pepper of 64 hex characters")
+        peppers[path.stem] = pepper
     if not peppers:
         raise PepperError(f"there is no *.pepper file in {folder}")
     return Peppers(peppers, active=max(peppers, key=_age))

@@ -190,7 +190,8 @@ def decode(tag: str, schema_version: int, data: bytes) -> Event | Unknown:
         return Unknown(tag, schema_version, "a version from the future")
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # ValueError is UnicodeDecodeError, which is not among msgspec's own
         return Unknown(tag, schema_version, f"cannot be decoded: {error}")
 
 

@@ -4,7 +4,6 @@ The application runs inside the test's event loop, without a server around it, o
 run-time role and on a real NATS.
 """
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable
@@ -260,78 +259,14 @@ async def raw(
     return Raw(started["status"], found, b"".join(body))
 
 
-class Gate:
-    """A way to a server that can be shut: connections are then cut, or held without an answer."""
-
-    def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        self._target = parts.hostname or "127.0.0.1", parts.port or 5432
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._flowing = asyncio.Event()
-        self.port = 0
-
-    async def __aenter__(self) -> "Gate":
-        self._flowing.set()
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._flowing.set()
-        await self.cut()
-
-    async def open(self) -> None:
-        """Let connections through; after the first time at the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def cut(self) -> None:
-        """Refuse new connections and break those that are open."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in tuple(self._writers):
-            writer.transport.abort()
-
-    def freeze(self) -> None:
-        """Let nothing pass: what is sent, and whoever connects, waits."""
-        self._flowing.clear()
-
-    def thaw(self) -> None:
-        """Let everything pass again, what has waited first."""
-        self._flowing.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, back}
-        try:
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-        finally:
-            self._writers -= {writer, back}
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while part := await reader.read(65536):
-                await self._flowing.wait()
-                writer.write(part)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.transport.abort()
-
-
 async def everything_stored(admin_dsn: str, *only: str) -> bytes:
     """Every row of every table, or of these only, as text: what a thief of the database would read."""
     connection = await asyncpg.connect(admin_dsn, timeout=5)
     try:
         tables = await connection.fetch(
             "SELECT format('%I.%I', schemaname, tablename) AS name FROM pg_tables "
-            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND (tablename = ANY($1) OR $1 = '{}')",
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
+            "AND (tablename = ANY($1) OR $1 = '{}')",
             list(only),
         )
         rows = [

@@ -14,7 +14,7 @@ import msgspec
 from keyledger import events
 from keyledger.events import Epoch, Followed, Page, RecordedUses, Use
 from keyledger.server.log_stream import Outgoing, SourceHead
-from keyledger.server.postgres import AWAY, Pool, postgres_away
+from keyledger.server.postgres import AWAY, STATEMENT_TIMEOUT, Pool, fetch, postgres_away
 from keyledger.server.seal import SealBroken, Sealer, open_text
 
 _CACHED_KEYS = 10_000
@@ -201,7 +201,6 @@ def _source_head(row: Any) -> SourceHead:
 
 async def _fetch(pool: Pool, statement: str, *arguments: Any) -> Sequence[Any]:
     try:
-        async with pool.acquire(timeout=2) as connection:
-            return await connection.fetch(statement, *arguments)
+        return await fetch(pool, statement, *arguments, within=STATEMENT_TIMEOUT)
     except AWAY:
         raise postgres_away() from None

@@ -16,7 +16,7 @@ import structlog
 
 from keyledger.errors import Refusal, unavailable
 from keyledger.events import Epoch
-from keyledger.server.postgres import AWAY, UNDONE, Pool, postgres_away
+from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch, postgres_away
 from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Command, VersionConflict
 
 MAX_GROUP = 64
@@ -111,6 +111,9 @@ class PostgresLog:
             raise postgres_away() from None
         try:
             return await connection.fetch(_APPEND, rows, events)
+        except TimeoutError:
+            connection.terminate()
+            raise
         finally:
             await self._pool.release(connection)
 
@@ -131,9 +134,8 @@ class PostgresLog:
             _give(answer, postgres_away())
 
     async def _committed(self, command: Command) -> Appended | None:
-        async with self._pool.acquire(timeout=2) as connection:
-            row = await connection.fetchrow(_BY_COMMAND, command.command_id)
-        return None if row is None else _appended(row)
+        rows = await fetch(self._pool, _BY_COMMAND, command.command_id)
+        return _appended(rows[0]) if rows else None
 
 
 def _command_row(ordinal: int, command: Command) -> tuple[Any, ...]:

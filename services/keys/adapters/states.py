@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keyledger.events import Epoch, Recorded
-from keyledger.server.postgres import AWAY, Pool, postgres_away
+from keyledger.server.postgres import AWAY, Pool, fetch, postgres_away
 from services.keys.ports import HeadNow, KeptAnswer, KeyFilter, Stored
 
 _HEAD = "h.epoch_number, h.epoch_line, h.position AS head_position, h.hash AS head_hash, h.at AS head_at"
@@ -14,7 +14,7 @@ _STATE = "s.stream_id, s.workspace_id, s.version, s.position, s.created_position
 _ONLY_HEAD = f"SELECT {_HEAD} FROM ledger.log_head h"  # noqa: S608 — these are constants
 _GET = f"SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN ledger.state s ON s.stream_id = $1"  # noqa: S608
 _CREDENTIAL = f"""
-    SELECT {_STATE} FROM ledger.state s WHERE s.stream_id = $1
+    SELECT {_STATE} FROM ledger.state s WHERE s.stream_id = $1 AND s.kind = 'key'
      UNION ALL
     SELECT {_STATE} FROM ledger.state k JOIN ledger.state s ON s.stream_id = k.workspace_id
      WHERE k.stream_id = $1 AND k.kind = 'key'
@@ -141,8 +141,7 @@ class PostgresStates:
 
     async def _fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
         try:
-            async with self._pool.acquire(timeout=2) as connection:
-                return await connection.fetch(statement, *arguments)
+            return await fetch(self._pool, statement, *arguments)
         except AWAY:
             raise postgres_away() from None
 

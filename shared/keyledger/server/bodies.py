@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from keyledger.errors import Refusal, invalid_request
 
 MAX_DEPTH = 32
+MAX_PARAMETERS = 64
 T = TypeVar("T")
 _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 _NAMED = re.compile(r"field `([^`]+)`")
@@ -39,17 +41,34 @@ def decode_json(body: bytes, kind: type[T], *, content_type: str | None) -> T:
         raise invalid_request("The body is not valid JSON.") from None
 
 
+def parse_query(raw: bytes) -> list[tuple[str, str]]:
+    """The parameters of a query string, which is UTF-8 once it is unquoted."""
+    try:
+        return parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+    except UnicodeError:
+        raise invalid_request("The query is not percent-encoded UTF-8.") from None
+    except ValueError:
+        raise invalid_request(f"At most {MAX_PARAMETERS} query parameters.") from None
+
+
 def decode_query(pairs: Sequence[tuple[str, str]], kind: type[T]) -> T:
-    """Decode query parameters into `kind`; each may be given once."""
+    """Decode query parameters into `kind`; each may be given once, and what is given means something."""
     values: dict[str, str] = {}
     for name, value in pairs:
         if name in values:
             raise invalid_request(f"The query parameter {name[:64]} is given twice.", field=name[:64])
+        if "\0" in value:
+            raise invalid_request("NUL is not allowed.", field=name[:64])
         values[name] = value
     try:
-        return msgspec.convert(values, kind, strict=False)
+        decoded = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _wrong(str(error)) from None
+    for name in values:
+        # a lax decoder reads the word null as nothing given
+        if getattr(decoded, name, "") is None:
+            raise invalid_request(f"{name} has no value null.", field=name)
+    return decoded
 
 
 def is_json(content_type: str | None) -> bool:

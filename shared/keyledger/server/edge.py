@@ -12,7 +12,7 @@ from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from keyledger.errors import Refusal
+from keyledger.errors import Refusal, not_found
 from keyledger.server.ids import new_request_id
 from keyledger.server.problems import describe
 
@@ -42,6 +42,11 @@ class Edge:
             await refuse(
                 send, headers, request_id, Refusal("payload_too_large", f"At most {self._body_limit} bytes.")
             )
+            return
+        path = scope["path"]
+        if "//" in path or (path.endswith("/") and path != "/"):
+            # the framework would drop empty segments, and one thing would have many addresses
+            await refuse(send, headers, request_id, not_found())
             return
 
         given = False
@@ -74,16 +79,17 @@ def request_id_of(headers: _Headers) -> str:
 
 
 async def read_body(headers: _Headers, receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or None as soon as it is known to be longer than `limit`."""
+    """The whole body, or None as soon as it is known to be longer than `limit`, or never to arrive."""
     for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
+        if name == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > limit):
             return None
     parts: list[bytes] = []
     size = 0
     while True:
         message: Any = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)
+            # the caller is gone; half of what it meant to ask must not be taken for the whole
+            return None
         part: bytes = message.get("body", b"")
         size += len(part)
         if size > limit:

@@ -102,7 +102,9 @@ def openapi_config(title: str, description: str, version: str = "0.1.0") -> Open
         version=version,
         description=description,
         path=_DOCS,
-        openapi_router=Router(path=_DOCS, route_handlers=[], before_request=_only_what_exists),
+        openapi_router=Router(
+            path=_DOCS, route_handlers=[], before_request=_only_what_exists, include_in_schema=False
+        ),
         render_plugins=[PagePlugin(path="/"), JsonRenderPlugin(path="/openapi.json")],
         components=Components(
             security_schemes={

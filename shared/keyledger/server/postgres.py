@@ -6,9 +6,11 @@ file that was applied and has changed since is an error.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import structlog
@@ -17,6 +19,7 @@ from keyledger.errors import Refusal, unavailable
 
 CONNECT_TIMEOUT = 3
 STATEMENT_TIMEOUT = 5.0
+READ_TIMEOUT = 2.0
 ROLES = ("keyledger_owner", "keyledger_keys", "keyledger_usage")
 _MIGRATION_LOCK = 0x6B65796C
 _log = structlog.get_logger("keyledger.postgres")
@@ -31,6 +34,13 @@ AWAY: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
+)
+#: What it raises when it has undone a transaction that may well succeed later.
+UNDONE: tuple[type[BaseException], ...] = (
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 
@@ -58,6 +68,31 @@ async def open_pool(dsn: str, *, name: str, least: int = 1, most: int = 10) -> P
             "idle_in_transaction_session_timeout": "10000",
         },
     )
+
+
+async def fetch(
+    pool: Pool, statement: str, *arguments: Any, within: float = READ_TIMEOUT
+) -> Sequence[asyncpg.Record]:
+    """The rows of one statement; raises one of `AWAY` when they have not come within so many seconds."""
+    async with asyncio.timeout(within):
+        connection = await pool.acquire()
+        try:
+            return await connection.fetch(statement, *arguments)
+        except (TimeoutError, asyncio.CancelledError):
+            # the pool would ask the silent server to stop, and wait for its answer
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def close_pool(pool: Pool) -> None:
+    """Close the pool, waiting a moment for what runs; a Postgres that hangs does not keep us."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
 
 
 async def migrate(
