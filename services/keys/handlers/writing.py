@@ -49,6 +49,9 @@ class Idempotency(Struct, frozen=True):
     id: bytes
     request_hash: bytes
 
+    def __repr__(self) -> str:
+        return "Idempotency(***)"
+
 
 class Plan(Struct, Generic[S], frozen=True):
     """A command ready to run: on which stream, how it is decided and folded, what is told only once."""
@@ -86,6 +89,9 @@ class _Kept(Struct, frozen=True):
     body: msgspec.Raw
     changed: bool
     token: str | None = None
+
+    def __repr__(self) -> str:
+        return "_Kept(***)"
 
 
 class Writer:
