@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Gauge
 from keyledger.clock import SystemClock
 from keyledger.digest import load_peppers
 from keyledger.errors import Refusal
-from keyledger.events import HeadQuestion
 from keyledger.server.edge import Edge
 from keyledger.server.health import Readiness, health_routes
 from keyledger.server.log_stream import KEY_LOG, USE_LOG
@@ -28,6 +27,7 @@ from keyledger.server.settings import read_secret
 from keyledger.server.telemetry import new_registry
 from keyledger.server.ticker import Ticker
 from keyledger.verification.bus import NatsBus
+from keyledger.wire import HeadQuestion
 from services.keys.adapters.feed import KeyLogSource, UseLogSource
 from services.keys.adapters.housekeeping import Housekeeping
 from services.keys.adapters.log import PostgresLog

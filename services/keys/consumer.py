@@ -10,8 +10,9 @@ import structlog
 
 from keyledger.clock import Clock
 from keyledger.errors import Refusal
-from keyledger.events import GENESIS, Head, HeadQuestion, UseBatch
+from keyledger.events import GENESIS
 from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, USES_SUBJECT, Bus, Message
+from keyledger.wire import Head, HeadQuestion, UseBatch
 from services.keys.handlers.receipts import Receipts
 from services.keys.ports import HeadNow, States, UseLog
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from keyledger.events import Epoch, Recorded, UseBatch
+from keyledger.events import Epoch, Recorded
+from keyledger.wire import UseBatch
 
 Kind: TypeAlias = Literal["key", "workspace"]
 

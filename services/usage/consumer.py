@@ -17,8 +17,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from keyledger.clock import Clock
-from keyledger.events import Epoch, RecordedUses
+from keyledger.events import Epoch
 from keyledger.verification.ports import USE_LIVE_SUBJECT, Bus, BusUnavailable, Feed, FeedUnavailable, Message
+from keyledger.wire import RecordedUses
 from services.usage.domain.tally import tally
 from services.usage.ports import StoreUnavailable, UsageStore
 

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from keyledger.errors import Refusal
-from keyledger.events import Use, UseBatch, chain_hash
+from keyledger.events import chain_hash
 from keyledger.server.ids import new_id
 from keyledger.server.postgres import open_pool
+from keyledger.wire import Use, UseBatch
 from services.keys.adapters.log import PostgresLog
 from services.keys.adapters.states import PostgresStates
 from services.keys.adapters.uses import PostgresUseLog

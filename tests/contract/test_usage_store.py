@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from keyledger.events import Epoch, Use
+from keyledger.events import Epoch
+from keyledger.wire import Use
 from services.usage.domain.period import MINUTE, Granularity, Period
 from services.usage.domain.series import Mark, Question
 from services.usage.domain.tally import NOTHING, Count, tally

@@ -16,9 +16,10 @@ import httpx2
 import msgspec
 import pytest
 
-from keyledger.events import HeadQuestion, KeyRevoked, Use, UseBatch, frame
+from keyledger.events import KeyRevoked
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, USES_SUBJECT, Message
+from keyledger.wire import HeadQuestion, Use, UseBatch, frame
 from tests.support.followed_log import WORKSPACE, FollowedLog, key_created, key_id, token, workspace_created
 from tests.support.serving import free_socket, serving
 from tests.support.waiting import until

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from keyledger import events
+from keyledger import events, wire
 from keyledger.digest import Peppers
 from keyledger.events import GENESIS, Event, Unknown, chain_hash
 from keyledger.server.seal import Sealer, open_text, seal_text
@@ -98,12 +98,12 @@ def test_a_chain_has_its_frozen_hashes_from_genesis_on() -> None:
 
 def test_every_message_between_processes_is_frozen() -> None:
     frozen = {
-        events.Followed,
-        events.UseBatch,
-        events.RecordedUses,
-        events.Page,
-        events.Head,
-        events.HeadQuestion,
+        wire.Followed,
+        wire.UseBatch,
+        wire.RecordedUses,
+        wire.Page,
+        wire.Head,
+        wire.HeadQuestion,
     }
     assert {type(struct) for struct in STRUCTS.values()} == frozen
     assert set(golden("structs.json")) == set(STRUCTS)

@@ -11,9 +11,6 @@ import msgspec
 
 from keyledger.events import (
     Event,
-    Followed,
-    Head,
-    HeadQuestion,
     KeyChanged,
     KeyCreated,
     KeyRevoked,
@@ -21,18 +18,15 @@ from keyledger.events import (
     KeyText,
     KeyTextChange,
     NewSecret,
-    Page,
     Proof,
     RateLimit,
     Reason,
     Recorded,
-    RecordedUses,
-    Use,
-    UseBatch,
     WorkspaceChanged,
     WorkspaceCreated,
     WorkspaceText,
 )
+from keyledger.wire import Followed, Head, HeadQuestion, Page, RecordedUses, Use, UseBatch
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = 1_767_323_045_000_001

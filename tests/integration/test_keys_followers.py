@@ -12,8 +12,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from keyledger import events
-from keyledger.events import Followed, Head, HeadQuestion, Page, RecordedUses, Use, UseBatch
+from keyledger import events, wire
 from keyledger.server import jetstream
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import (
@@ -24,6 +23,7 @@ from keyledger.verification.ports import (
     USES_SUBJECT,
     Message,
 )
+from keyledger.wire import Followed, Head, HeadQuestion, Page, RecordedUses, Use, UseBatch
 from tests.support.keys import Caller, House, Keys, everything_stored, house, refused
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -53,7 +53,7 @@ async def page(by: Caller, after: int, limit: int = 1000) -> tuple[Page, list[Fo
     answer = await by("GET", f"/v1/feed?after={after}&limit={limit}")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/octet-stream"
-    first, *rest = events.unframe(answer.content)
+    first, *rest = wire.unframe(answer.content)
     return (
         msgspec.msgpack.decode(first, type=Page),
         [msgspec.msgpack.decode(record, type=Followed) for record in rest],
@@ -106,7 +106,7 @@ async def test_uses_are_recorded_once_and_fed_densely(here: House, bus: NatsBus)
 
     assert [await send(seq) for seq in (0, 1, 1, 0, 5, 3)] == [1, 2, 2, 2, 6, 6]
     answer = await here.follower("GET", "/v1/feed/uses")
-    head, *rest = events.unframe(answer.content)
+    head, *rest = wire.unframe(answer.content)
     batches = [msgspec.msgpack.decode(record, type=RecordedUses) for record in rest]
     assert [batch.position for batch in batches] == [1, 2, 3]
     assert all(batch.uses == (USE,) for batch in batches)

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from keyledger.events import Head, HeadQuestion, Use, UseBatch
 from keyledger.server import jetstream
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import HEAD_SUBJECT, USES_SUBJECT, BusUnavailable
+from keyledger.wire import Head, HeadQuestion, Use, UseBatch
 from tests.support import servers_fresh as fresh
 from tests.support.broker import Broker
 from tests.support.gate import Gate

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from keyledger.events import GENESIS, Head
+from keyledger.events import GENESIS
 from keyledger.server import jetstream
 from keyledger.server.log_stream import KEY_LOG, USE_LOG
 from keyledger.server.ticker import Ticker
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import TICK_SUBJECT, Message
+from keyledger.wire import Head
 from tests.support.memory_log import MemoryLog
 from tests.support.relays import (
     as_the_log_has_it,

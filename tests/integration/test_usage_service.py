@@ -14,7 +14,8 @@ import nats
 import pytest
 
 from keyledger.clock import SystemClock
-from keyledger.events import Epoch, RecordedUses, Use
+from keyledger.events import Epoch
+from keyledger.wire import RecordedUses, Use
 from services.usage.domain.period import MINUTE
 from tests.support.asgi_server import free_port, serving
 from tests.support.fake_keys import OWN_KEY, FakeKeys

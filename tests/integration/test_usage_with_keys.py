@@ -17,9 +17,9 @@ import pytest
 
 from keyledger.client.http import KeyledgerClient, KeyledgerError
 from keyledger.clock import SystemClock
-from keyledger.events import Use, UseBatch
 from keyledger.server.postgres import migrate
 from keyledger.verification.ports import USES_SUBJECT
+from keyledger.wire import Use, UseBatch
 from services.keys import provision
 from services.usage.domain.period import MINUTE
 from tests.support.asgi_server import free_port

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from keyledger.events import Epoch, Page, RecordedUses, frame
+from keyledger.events import Epoch
+from keyledger.wire import Page, RecordedUses, frame
 
 OWN_KEY = "cvtk_live_ours"
 

@@ -17,14 +17,10 @@ from keyledger.events import (
     GENESIS,
     Epoch,
     Event,
-    Followed,
-    Head,
-    HeadQuestion,
     KeyCreated,
     KeyRotated,
     KeyText,
     NewSecret,
-    Page,
     Proof,
     RateLimit,
     WorkspaceCreated,
@@ -35,6 +31,7 @@ from keyledger.events import (
 )
 from keyledger.token import ALPHABET, mint
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.wire import Followed, Head, HeadQuestion, Page
 from tests.support.memory_bus import MemoryBus
 
 START = 1_790_000_000 * SECOND

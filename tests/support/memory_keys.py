@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from keyledger.events import GENESIS, Epoch, Recorded, UseBatch, chain_hash
+from keyledger.events import GENESIS, Epoch, Recorded, chain_hash
+from keyledger.wire import UseBatch
 from services.keys.ports import (
     AlreadyAnswered,
     AnswerInProgress,

@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from keyledger.errors import Refusal
-from keyledger.events import Epoch, Page, RecordedUses
+from keyledger.events import Epoch
 from keyledger.verification.ports import BusUnavailable, FeedUnavailable, Handler, Message
+from keyledger.wire import Page, RecordedUses
 from services.usage.domain.period import SIZES, Granularity
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import NOTHING, Bucket, Count, Tally

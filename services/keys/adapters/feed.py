@@ -11,11 +11,12 @@ from typing import Any
 
 import msgspec
 
-from keyledger import events
-from keyledger.events import Epoch, Followed, Page, RecordedUses, Use
+from keyledger import events, wire
+from keyledger.events import Epoch
 from keyledger.server.log_stream import Outgoing, SourceHead
 from keyledger.server.postgres import AWAY, STATEMENT_TIMEOUT, Pool, fetch, postgres_away
 from keyledger.server.seal import SealBroken, Sealer, open_text
+from keyledger.wire import Followed, Page, RecordedUses, Use
 
 _CACHED_KEYS = 10_000
 _HEAD = "SELECT epoch_number, epoch_line, position, hash FROM ledger.log_head"
@@ -71,7 +72,7 @@ class KeyLogSource:
         head = await self.head()
         records = await self.followed(after, limit)
         last = records[-1].position if records else after
-        return events.frame(
+        return wire.frame(
             [
                 msgspec.msgpack.encode(
                     Page(head.epoch.number, head.epoch.line, head.position, head.hash, last)
@@ -167,7 +168,7 @@ class UseLogSource:
         head = await self.head()
         batches = await self.batches(after, limit)
         last = batches[-1].position if batches else after
-        return events.frame(
+        return wire.frame(
             [
                 msgspec.msgpack.encode(Page(head.epoch.number, head.epoch.line, head.position, b"", last)),
                 *map(msgspec.msgpack.encode, batches),

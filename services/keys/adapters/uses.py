@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyledger.events import UseBatch
 from keyledger.server.postgres import AWAY, Pool, postgres_away
+from keyledger.wire import UseBatch
 
 _RECORD = "SELECT next_seq FROM ledger.record_uses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 

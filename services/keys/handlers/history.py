@@ -32,13 +32,14 @@ class History:
 def open_event(recorded: Recorded, data_key: bytes | None) -> Event | Unknown:
     """The event with its private part open, or None in its place."""
     event = events.decode(recorded.type, recorded.schema_version, recorded.data)
-    if isinstance(event, Unknown) or not isinstance(event.private, bytes):
+    sealed = getattr(event, "private", None)
+    if isinstance(event, Unknown) or not isinstance(sealed, bytes):
         return event
     plain = b"null"
     if data_key is not None:
         place = events.private_place(recorded.stream_id, recorded.version, recorded.type)
         try:
-            plain = open_text(data_key, event.private, place)
+            plain = open_text(data_key, sealed, place)
         except SealBroken:
             plain = b"null"
     raw = msgspec.json.decode(recorded.data)

@@ -8,7 +8,7 @@ import contextlib
 from msgspec import Struct
 
 from keyledger.clock import SECOND, Clock
-from keyledger.events import HeadQuestion
+from keyledger.wire import HeadQuestion
 
 #: A verifier that asked for the head within this many seconds may still answer from what it had then.
 REMEMBERED = 302.0

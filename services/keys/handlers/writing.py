@@ -239,9 +239,10 @@ def _fold(plan: Plan[S], state: S | None, decided: Sequence[Event], at: int) -> 
 
 def _sealed(plan: Plan[S], event: Event, version: int, data_key: bytes) -> NewEvent:
     tag = events.tag_of(event)
-    if event.private is not None:
+    private = getattr(event, "private", None)
+    if private is not None:
         place = events.private_place(plan.stream_id, version, tag)
-        sealed = seal_text(data_key, msgspec.json.encode(event.private), place)
+        sealed = seal_text(data_key, msgspec.json.encode(private), place)
         event = msgspec.structs.replace(event, private=sealed)
     return NewEvent(tag, events.schema_version_of(event), plan.actor, plan.request_id, events.encode(event))
 

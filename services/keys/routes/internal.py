@@ -10,9 +10,9 @@ from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from keyledger.errors import invalid_request, not_found
-from keyledger.events import Head, HeadQuestion
 from keyledger.server.openapi import documented
 from keyledger.token import is_id
+from keyledger.wire import Head, HeadQuestion
 from services.keys.domain.principal import FEED_READ
 from services.keys.domain.values import SYSTEM_SCOPES, WORKSPACE_SCOPES
 from services.keys.ports import Feed, States, UseFeed

@@ -8,15 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from keyledger.clock import rfc3339
-from keyledger.events import (
-    Epoch,
-    Event,
-    KeyCreated,
-    KeyRotated,
-    RateLimit,
-    Recorded,
-    Unknown,
-)
+from keyledger.events import Epoch, Event, KeyCreated, KeyRotated, RateLimit, Recorded, Unknown
 from services.keys.domain.key import Key, Status
 from services.keys.domain.workspace import Workspace
 from services.keys.handlers.receipts import Receipt

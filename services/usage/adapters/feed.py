@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx2
 import msgspec
 
-from keyledger.events import Page, unframe
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.wire import Page, unframe
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one page; a page is refused beyond, before it is held whole."""

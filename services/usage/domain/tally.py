@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from keyledger.events import Use
+from keyledger.wire import Use
 from services.usage.domain.period import SIZES, Granularity, bucket_of
 
 

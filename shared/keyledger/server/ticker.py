@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
-from keyledger.events import Head
 from keyledger.verification.ports import TICK_SUBJECT, Bus, BusUnavailable
+from keyledger.wire import Head
 
 _log = structlog.get_logger("keyledger.ticker")
 

@@ -7,9 +7,9 @@ import asyncio
 import httpx2
 import msgspec
 
-from keyledger.events import Head, HeadQuestion, Page, unframe
 from keyledger.token import Secret
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.wire import Head, HeadQuestion, Page, unframe
 
 PAGE_TIMEOUT = 10.0
 HEAD_TIMEOUT = 2.0

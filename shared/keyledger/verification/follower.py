@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from keyledger.clock import Clock
-from keyledger.events import Epoch, Followed, Head, HeadQuestion, Page
+from keyledger.events import Epoch
 from keyledger.verification.freshness import Freshness
 from keyledger.verification.ports import (
     APPLIED_SUBJECT,
@@ -32,6 +32,7 @@ from keyledger.verification.ports import (
     Message,
 )
 from keyledger.verification.store import Fit, Store
+from keyledger.wire import Followed, Head, HeadQuestion, Page
 
 PAGE_SIZE = 10_000
 SLICE = 500

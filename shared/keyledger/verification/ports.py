@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from keyledger.events import Page
+from keyledger.wire import Page
 
 LIVE_SUBJECT = "kl.live"
 """Recorded key events, as `kl.live.<line>.<workspace>.<stream>`; the body is a msgpack `Followed`."""

@@ -14,7 +14,6 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from keyledger.events import (
-    Followed,
     KeyChanged,
     KeyCreated,
     KeyEvent,
@@ -30,6 +29,7 @@ from keyledger.events import (
     WorkspaceText,
     decode,
 )
+from keyledger.wire import Followed
 
 KEPT_SECRETS = 64
 """Retired secrets keep their digests, so that whoever holds one is told REVOKED; the newest so many."""

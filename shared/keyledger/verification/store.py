@@ -9,7 +9,7 @@ from collections import deque
 from enum import Enum
 from typing import Protocol
 
-from keyledger.events import GENESIS, Epoch, Followed
+from keyledger.events import GENESIS, Epoch
 from keyledger.verification.projection import (
     NOTHING,
     Change,
@@ -19,6 +19,7 @@ from keyledger.verification.projection import (
     change,
     denies_something,
 )
+from keyledger.wire import Followed
 
 KEPT_HASHES = 4096
 """How far back a second delivery is compared with what was applied."""

@@ -13,10 +13,10 @@ import random
 import msgspec
 
 from keyledger.clock import SECOND
-from keyledger.events import Use, UseBatch
 from keyledger.verification.ports import USES_SUBJECT, Bus, BusUnavailable
 from keyledger.verification.projection import KeyRecord
 from keyledger.verification.spool import Batch, Spool
+from keyledger.wire import Use, UseBatch
 
 MINUTE = 60 * SECOND
 FLUSH_INTERVAL = 1.0

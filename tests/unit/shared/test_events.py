@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyledger import events
-from keyledger.events import GENESIS, Recorded, Unknown, chain_hash, frame, unframe
+from keyledger.events import GENESIS, Recorded, Unknown, chain_hash
+from keyledger.wire import frame, unframe
 
 calm = settings(deadline=None)
 EVENT = Recorded(7, "key_a", 2, "key_changed", 1, "ws_a", "key_b", "req_c", 99, b"{}", b"", GENESIS)

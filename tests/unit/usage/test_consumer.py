@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from keyledger.clock import SystemClock
-from keyledger.events import Epoch, RecordedUses, Use
+from keyledger.events import Epoch
+from keyledger.wire import RecordedUses, Use
 from services.usage.consumer import HELD_MESSAGES, Metrics, UseConsumer
 from services.usage.domain.period import MINUTE
 from services.usage.domain.tally import Tally

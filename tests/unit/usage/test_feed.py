@@ -4,8 +4,8 @@ import httpx2
 import msgspec
 import pytest
 
-from keyledger.events import Page, RecordedUses, frame
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.wire import Page, RecordedUses, frame
 from services.usage.adapters import feed
 from services.usage.adapters.feed import UseFeed
 

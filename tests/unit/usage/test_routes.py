@@ -11,9 +11,10 @@ import pytest
 
 from keyledger.clock import SystemClock, parse_rfc3339, rfc3339
 from keyledger.errors import Refusal, insufficient_permissions, not_found
-from keyledger.events import Epoch, RecordedUses, Use
+from keyledger.events import Epoch
 from keyledger.server.edge import Edge
 from keyledger.server.telemetry import new_registry
+from keyledger.wire import RecordedUses, Use
 from services.usage.app import Parts, assemble
 from services.usage.domain.period import MINUTE
 from services.usage.domain.tally import tally

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyledger.events import Use
+from keyledger.wire import Use
 from services.usage.domain.period import MINUTE, SIZES, Granularity
 from services.usage.domain.tally import NOTHING, Bucket, Count, Tally, tally
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from keyledger.events import Head, HeadQuestion, Page, frame
 from keyledger.token import Secret
 from keyledger.verification.feed import HttpFeed
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.wire import Head, HeadQuestion, Page, frame
 from tests.support.serving import serving
 
 LINE = b"\x01" * 8

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyledger.events import Epoch, Followed, Head, HeadQuestion, KeyChanged, KeyRevoked
+from keyledger.events import Epoch, KeyChanged, KeyRevoked
 from keyledger.verification.follower import Follower
 from keyledger.verification.freshness import NEVER
 from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, TICK_SUBJECT, FeedUnavailable, Message
 from keyledger.verification.store import MemoryStore
+from keyledger.wire import Followed, Head, HeadQuestion
 from tests.support.followed_log import (
     START,
     WORKSPACE,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from keyledger.events import Use, UseBatch
 from keyledger.verification.ports import USES_SUBJECT, Message
 from keyledger.verification.projection import KeyRecord
 from keyledger.verification.spool import Batch, Spool
 from keyledger.verification.uses import MINUTE, Uses
+from keyledger.wire import Use, UseBatch
 from tests.support.followed_log import START, WORKSPACE, key_id
 from tests.support.memory_bus import MemoryBus
 from tests.support.waiting import until
