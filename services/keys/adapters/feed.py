@@ -120,9 +120,15 @@ class KeyLogSource:
 
 
 def opened(row: Any, data_key: bytes | None) -> bytes:
-    """An event's data with its private part open and its proof left out."""
+    """An event's data with its private part open and its proof left out.
+
+    What cannot be read or opened stays as it is: its key fails closed at the followers, the others go on.
+    """
     data: bytes = row["data"]
-    event = msgspec.json.decode(data)
+    try:
+        event = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return data
     sealed = event.get("private")
     if sealed is None:
         return data
@@ -134,8 +140,8 @@ def opened(row: Any, data_key: bytes | None) -> bytes:
                 msgspec.convert(sealed, bytes, builtin_types=()),
                 events.private_place(row["stream_id"], row["version"], row["type"]),
             )
-        except SealBroken:
-            return msgspec.json.encode(event)
+        except (SealBroken, msgspec.MsgspecError):
+            return data
         event["private"] = msgspec.json.decode(plain)
         event["private"].pop("proof", None)
     return msgspec.json.encode(event)

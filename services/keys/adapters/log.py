@@ -69,6 +69,9 @@ class PostgresLog:
                 group.append(self._queue.get_nowait())
             try:
                 await self._commit(group)
+            except Exception as error:
+                # a defect costs its group: without a writer, every later caller would wait for ever
+                _log.error("append_failed", error=type(error).__name__)
             finally:
                 for _, answer in group:
                     if not answer.done():
