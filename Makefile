@@ -1,6 +1,6 @@
 # `make up` and `make test` need Python 3.11 or newer and the package registries, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help up test check quality bench fmt cov clean-venv
+.PHONY: help up test faults check quality bench fmt cov clean-venv
 
 # The first interpreter on PATH that is new enough. Looked for only by the targets that need it.
 python = $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -17,7 +17,10 @@ up: ## run everything on this machine, until Ctrl-C
 	@exec $(bin)/keyledger up
 
 test: quality ## check the code, then run every test; SERVERS=containers takes Postgres and NATS from Docker
-	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest --cov --cov-report=term $(ARGS)
+	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest -m "not long" --cov --cov-report=term $(ARGS)
+
+faults: .dev ## every fault against real processes, under 15 minutes; KEYLEDGER_FAULT_SEED=… repeats a run
+	exec $(bin)/python -m pytest tests/faults -m "long or not long" $(ARGS)
 
 check: quality ## what can be checked in under a minute, without servers
 	exec $(bin)/python -m pytest -q tests/architecture tests/unit
@@ -29,7 +32,8 @@ quality: .dev
 	$(bin)/lint-imports
 
 bench: .dev ## measure the figures of the README
-	exec $(bin)/python -m bench.backbone
+	$(bin)/python -m bench.backbone
+	exec $(bin)/python -m bench.log
 
 fmt: .dev ## format the code and mend what can be mended
 	$(bin)/ruff check --fix

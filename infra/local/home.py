@@ -17,7 +17,7 @@ from pathlib import Path
 from infra.local.errors import LocalRunError
 
 FIRST_PEPPER = "p1"
-OWN_NAMES = frozenset({"peppers", "secrets", "seal.secret", "lost+found"})
+OWN_NAMES = frozenset({"peppers", "secrets", "seal.secret", "audit.key", "lost+found"})
 """What an operator, or a file system, may have put into a new home."""
 
 
@@ -38,6 +38,8 @@ class Home:
         self.seal_secret = root / "seal.secret"
         self.verifier_token = root / "verifier.token"
         """What callers beyond loopback send the verifier."""
+        self.audit_key = root / "audit.key"
+        """What signs exported heads of the log: the seed of an Ed25519 key."""
         self.bootstrap = root / "bootstrap.json"
 
     @classmethod
@@ -78,7 +80,7 @@ class Home:
             folder.mkdir(exist_ok=True, mode=0o700)
         if not any(self.peppers.glob("*.pepper")):
             write_private(self.peppers / f"{FIRST_PEPPER}.pepper", secrets.token_hex(32) + "\n")
-        for secret in (self.seal_secret, self.verifier_token):
+        for secret in (self.seal_secret, self.verifier_token, self.audit_key):
             if not secret.exists():
                 write_private(secret, secrets.token_hex(32) + "\n")
 

@@ -44,6 +44,7 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             "KEYLEDGER_PEPPERS": str(home.peppers),
             "KEYLEDGER_KEYS_URL": keys_url,
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "verifier"),
+            "KEYLEDGER_PROVE_KEY_FILE": str(home.secrets / "verifier-prove"),
             "KEYLEDGER_SPOOL": str(home.spool),
             "KEYLEDGER_CLIENT_IP_HEADER": "X-Keyledger-Client-IP",
             **token,

@@ -7,7 +7,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError
 
-from services.cli import database, doctor, running
+from services.cli import audit, database, doctor, epoch, pepper, project, running
 
 app = App(
     name="keyledger",
@@ -19,6 +19,10 @@ app.command(running.serve)
 app.command(database.migrate)
 app.command(database.bootstrap)
 app.command(doctor.doctor)
+app.command(audit.app)
+app.command(project.app)
+app.command(pepper.app)
+app.command(epoch.app)
 
 
 def run(words: Sequence[str]) -> int:

@@ -5,46 +5,61 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from litestar import Litestar
 from prometheus_client import CollectorRegistry, Gauge
 
-from keyledger.clock import SystemClock
-from keyledger.digest import load_peppers
+from keyledger.clock import Clock, SystemClock
+from keyledger.digest import Peppers, load_peppers
 from keyledger.errors import Refusal
 from keyledger.server.edge import Edge
 from keyledger.server.health import Readiness, health_routes
-from keyledger.server.log_stream import KEY_LOG, USE_LOG
+from keyledger.server.ids import new_id
+from keyledger.server.log_stream import KEY_LOG, USE_LOG, StreamLimits
 from keyledger.server.openapi import openapi_config
 from keyledger.server.postgres import AWAY, Pool, close_pool, open_pool
 from keyledger.server.problems import exception_handlers
 from keyledger.server.proof import Prover
-from keyledger.server.relay import Relay
+from keyledger.server.relay import Relay, RelaySettings
 from keyledger.server.seal import Sealer
 from keyledger.server.settings import read_secret
 from keyledger.server.telemetry import new_registry
 from keyledger.server.ticker import Ticker
 from keyledger.verification.bus import NatsBus
+from keyledger.verification.pepper_watch import PepperWatch
 from keyledger.wire import HeadQuestion
+from services.keys.adapters.epochs import PostgresEpochs
+from services.keys.adapters.erasure import Eraser
 from services.keys.adapters.feed import KeyLogSource, UseLogSource
+from services.keys.adapters.followers import PostgresFollowers
 from services.keys.adapters.housekeeping import Housekeeping
+from services.keys.adapters.imports import PostgresImports
 from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.snapshot import PostgresSnapshots
 from services.keys.adapters.states import PostgresStates
 from services.keys.adapters.uses import PostgresUseLog
 from services.keys.consumer import Consumer
 from services.keys.handlers.credentials import Credentials
+from services.keys.handlers.first_uses import FirstUses
 from services.keys.handlers.history import History
+from services.keys.handlers.importing import Importer
 from services.keys.handlers.keys import Keys
+from services.keys.handlers.peppers import PepperRotation
+from services.keys.handlers.proofs import Proofs
 from services.keys.handlers.receipts import Receipts
 from services.keys.handlers.time_travel import TimeTravel
 from services.keys.handlers.workspaces import Workspaces
 from services.keys.handlers.writing import Writer
+from services.keys.routes import shapes
 from services.keys.routes.asking import Asking
 from services.keys.routes.cursors import Cursors
+from services.keys.routes.epochs import epoch_routes
+from services.keys.routes.imports import body_limit, import_routes
 from services.keys.routes.internal import internal_routes
 from services.keys.routes.keys import key_routes
+from services.keys.routes.peppers import pepper_routes
 from services.keys.routes.workspaces import workspace_routes
 from services.keys.settings import Settings
 
@@ -67,16 +82,42 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     states = PostgresStates(pool)
     source, use_source = KeyLogSource(pool, sealer), UseLogSource(pool)
     housekeeping = Housekeeping(pool, clock)
-    relay = Relay(bus, source, KEY_LOG, on_regression=housekeeping.begin_epoch)
-    use_relay = Relay(bus, use_source, USE_LOG, on_regression=housekeeping.begin_epoch)
+    relaying = RelaySettings(limits=StreamLimits(num_replicas=settings.nats_replicas))
+    epochs = PostgresEpochs(pool, bus, source, use_source, clock, limits=relaying.limits)
+    relay = Relay(bus, source, KEY_LOG, on_regression=epochs.begin, settings=relaying)
+    use_relay = Relay(bus, use_source, USE_LOG, on_regression=epochs.begin, settings=relaying)
     log = await stack.enter_async_context(PostgresLog(pool, on_commit=relay.kick))
     uses = PostgresUseLog(pool, on_commit=use_relay.kick)
-    receipts = Receipts(clock)
-    consumer = Consumer(bus, states, uses, receipts, clock)
+    receipts = Receipts(clock, PostgresFollowers(pool))
+    writer = Writer(log, states, sealer, clock)
+    secrets = _secrets(
+        settings,
+        stack,
+        writer=writer,
+        states=states,
+        imports=PostgresImports(pool, on_commit=relay.kick),
+        peppers=peppers,
+        prover=prover,
+        sealer=sealer,
+        clock=clock,
+    )
+    rotation = secrets.rotation
+    first_uses = FirstUses(states, writer)
+    consumer = Consumer(
+        bus,
+        states,
+        uses,
+        receipts,
+        clock,
+        rotation=rotation,
+        first_use=first_uses.used,
+        writer=new_id("writer"),
+        committed=lambda: log.committed,
+    )
     ticker = Ticker(bus, lambda: consumer.head(HeadQuestion("", "")))
 
-    writer = Writer(log, states, sealer, clock)
-    asking = Asking(Credentials(states, peppers, clock, (settings.prefix, *settings.old_prefixes)), sealer)
+    eraser = Eraser(pool, bus, clock, forget=[writer.forget, source.forget])
+    asking = Asking(Credentials(secrets.proofs, clock, epochs), sealer)
     cursors = Cursors(sealer)
     keys = Keys(writer, peppers, prover, settings.prefix)
     history = History(states, sealer)
@@ -95,8 +136,13 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     app = Litestar(
         [
             *key_routes(asking, keys, states, time_travel, cursors, receipts, clock),
-            *workspace_routes(asking, Workspaces(writer), states, history, cursors),
-            *internal_routes(asking, states, source, use_source, consumer.head),
+            *workspace_routes(asking, Workspaces(writer, on_deleted=eraser.kick), states, history, cursors),
+            *import_routes(asking, secrets.importer, secrets.proofs, states, settings.prefixes),
+            *pepper_routes(asking, rotation),
+            *internal_routes(
+                asking, states, source, use_source, PostgresSnapshots(pool), consumer.head_for_http
+            ),
+            *epoch_routes(asking, epochs, states),
             *health_routes(registry, readiness),
         ],
         exception_handlers=exception_handlers,
@@ -107,6 +153,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     )
 
     stop = asyncio.Event()
+    await rotation.start(secrets.watch)
     await consumer.start()
     running = [
         asyncio.create_task(work, name=name)
@@ -115,6 +162,9 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
             ("use-relay", use_relay.run(stop)),
             ("ticker", ticker.run(stop)),
             ("housekeeping", housekeeping.run(stop)),
+            ("receipts", receipts.run(stop)),
+            ("peppers", rotation.run(stop, secrets.watch)),
+            ("eraser", eraser.run(stop)),
         )
     ]
 
@@ -126,7 +176,62 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
         await asyncio.gather(*running, return_exceptions=True)
 
     stack.push_async_callback(finish)
-    return Edge(app)
+    return Edge(app, limit_of=body_limit)
+
+
+class _Secrets(NamedTuple):
+    """What proves, imports and re-digests secrets."""
+
+    proofs: Proofs
+    importer: Importer
+    rotation: PepperRotation
+    watch: PepperWatch
+
+
+def _secrets(
+    settings: Settings,
+    stack: AsyncExitStack,
+    *,
+    writer: Writer,
+    states: PostgresStates,
+    imports: PostgresImports,
+    peppers: Peppers,
+    prover: Prover,
+    sealer: Sealer,
+    clock: Clock,
+) -> _Secrets:
+    proofs = Proofs(
+        states,
+        imports,
+        writer=writer,
+        peppers=peppers,
+        prover=prover,
+        sealer=sealer,
+        prefixes=settings.prefixes,
+    )
+    stack.push_async_callback(proofs.close)
+    # threads of their own: a thousand tokens of unknown strength take half a minute
+    import_prover = Prover(queue=2 * shapes.MAX_IMPORTED)
+    stack.callback(import_prover.close)
+    importer = Importer(
+        writer,
+        states,
+        tokens=imports,
+        proofs=proofs,
+        peppers=peppers,
+        prover=import_prover,
+        sealer=sealer,
+        clock=clock,
+    )
+    rotation = PepperRotation(
+        writer,
+        states,
+        counts=imports,
+        peppers=peppers,
+        system_workspace=states.system_workspace,
+        clock=clock,
+    )
+    return _Secrets(proofs, importer, rotation, PepperWatch(settings.peppers, peppers, rotation.active))
 
 
 class Service:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -11,10 +13,17 @@ import structlog
 from keyledger.clock import Clock
 from keyledger.errors import Refusal
 from keyledger.events import GENESIS
-from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, USES_SUBJECT, Bus, Message
+from keyledger.verification.ports import (
+    APPLIED_SUBJECT,
+    HEAD_SUBJECT,
+    USES_SUBJECT,
+    Bus,
+    BusUnavailable,
+    Message,
+)
 from keyledger.wire import Head, HeadQuestion, UseBatch
 from services.keys.handlers.receipts import Receipts
-from services.keys.ports import HeadNow, States, UseLog
+from services.keys.ports import Appended, HeadNow, States, UseLog
 
 QUEUE = "keys"
 PATIENCE = 0.5
@@ -23,16 +32,55 @@ T = TypeVar("T")
 _log = structlog.get_logger("keyledger.keys")
 
 
+class Rotation(Protocol):
+    """Where verifiers' peppers are told, and which one is active."""
+
+    def note(self, question: HeadQuestion) -> None:
+        """A verifier told which peppers it holds."""
+        ...
+
+    def now_active(self) -> str:
+        """The pepper under which new digests are made."""
+        ...
+
+
+FirstUse: TypeAlias = Callable[[str, int], Awaitable[None]]
+"""What is done when a key's secret (by its version) was first used; a `Refusal` has the batch sent again."""
+
+
 class Consumer:
     """Answers followers and verifiers. Every answer about the head is read after the question arrived."""
 
-    def __init__(self, bus: Bus, states: States, uses: UseLog, receipts: Receipts, clock: Clock) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        states: States,
+        uses: UseLog,
+        receipts: Receipts,
+        clock: Clock,
+        *,
+        rotation: Rotation | None = None,
+        first_use: FirstUse | None = None,
+        writer: str = "",
+        committed: Callable[[], Appended | None] = lambda: None,
+    ) -> None:
+        """`writer` names this process in its answers, so that followers know all who can write.
+
+        `committed` is its own last commit: the head is there at least, though Postgres cannot be asked.
+        """
         self._bus = bus
         self._states = states
         self._uses = uses
         self._receipts = receipts
         self._clock = clock
+        self._rotation = rotation
+        self._first_use = first_use
+        self._writer = writer
+        self._committed = committed
         self._known: HeadNow | None = None
+        # reads are numbered as they begin; what an earlier one found must not replace what a later one did
+        self._began = 0
+        self._known_of = 0
         self._late: asyncio.Task[bool] | None = None
         self.recorded = 0
         """Use batches acknowledged since the start."""
@@ -46,18 +94,38 @@ class Consumer:
     async def head(self, question: HeadQuestion) -> Head:
         """The head now, or the last one known when Postgres cannot be asked (then not `writable`)."""
         writable = await self._look()
+        if question.verifier:
+            # before the answer: from then on it counts among those that may accept
+            if self._rotation is not None:
+                self._rotation.note(question)
+            await self._receipts.note(question, durably=writable)
         known = self._known
         if known is None:
-            return Head(question.nonce, 0, b"", 0, GENESIS, 0, writable=False)
+            return Head(question.nonce, 0, b"", 0, GENESIS, 0, writable=False, writer=self._writer)
+        own, position = self._committed(), known.position
+        if not writable and own is not None and own.epoch.line == known.epoch.line:
+            # a denial that Postgres took with it before anyone heard: nobody may be held without it
+            position = max(position, own.position)
         return Head(
             question.nonce,
             known.epoch.number,
             known.epoch.line,
-            known.position,
+            position,
             known.hash,
             known.at,
             writable=writable,
+            pepper="" if self._rotation is None else self._rotation.now_active(),
+            writer=self._writer,
         )
+
+    async def head_for_http(self, question: HeadQuestion) -> Head:
+        """As `head`, for a follower that the other key services cannot hear: they are told of it."""
+        head = await self.head(question)
+        if question.verifier:
+            with contextlib.suppress(BusUnavailable):
+                told = msgspec.structs.replace(question, nonce="")
+                await self._bus.publish(APPLIED_SUBJECT, msgspec.msgpack.encode(told))
+        return head
 
     async def _look(self) -> bool:
         """Read the head anew; False when Postgres refuses, or is silent for longer than anyone waits."""
@@ -72,14 +140,15 @@ class Consumer:
         return reading.result()
 
     async def _read(self) -> bool:
+        self._began += 1
+        mine = self._began
         try:
             head = await self._states.head()
         except Refusal:
             return False
-        known = self._known
-        # one that was read long ago may come last
-        if known is None or (known.epoch.number, known.position) <= (head.epoch.number, head.position):
-            self._known = head
+        # Not the higher position: a Postgres that was restored is lower, and that must be told.
+        if mine > self._known_of:
+            self._known, self._known_of = head, mine
         return True
 
     async def _head(self, message: Message) -> None:
@@ -87,10 +156,8 @@ class Consumer:
         if question is None or not message.reply:
             return
         answer = await self.head(question)
-        if answer.epoch_number:
-            await self._bus.publish(message.reply, msgspec.msgpack.encode(answer))
-        if question.verifier:
-            await self._receipts.note(question)
+        # also one that has never reached Postgres: it says that it cannot write
+        await self._bus.publish(message.reply, msgspec.msgpack.encode(answer))
 
     async def _applied(self, message: Message) -> None:
         question = _decode(message, HeadQuestion)
@@ -103,6 +170,9 @@ class Consumer:
             return
         try:
             next_seq = await self._uses.record(batch, now=self._clock.now())
+            if self._first_use is not None:
+                for key_id, secret in batch.first_uses:
+                    await self._first_use(key_id, secret)
         except Refusal as refusal:
             # no answer: the verifier keeps the batch and sends it again
             _log.warning("uses_not_recorded", why=refusal.code, boot=batch.boot, seq=batch.seq)

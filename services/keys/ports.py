@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
 
-from keyledger.events import Epoch, Recorded
+from keyledger.events import Epoch, LostDenial, Recorded
 from keyledger.wire import UseBatch
+from services.keys.domain.chain import ChainEnd, EpochBegun
+from services.keys.domain.fold import StateRow, StreamRow
 
-Kind: TypeAlias = Literal["key", "workspace"]
+Kind: TypeAlias = Literal["key", "workspace", "peppers"]
 
 
 class VersionConflict(Exception):
@@ -24,6 +27,14 @@ class AlreadyAnswered(Exception):
 
 class AnswerInProgress(Exception):
     """The same Idempotency-Key is being answered elsewhere at this moment."""
+
+
+class TokensTaken(Exception):
+    """Some of the tokens to import belong to keys already; `places` are theirs in the list, from 0."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        super().__init__("tokens taken")
+        self.places = tuple(places)
 
 
 class NewEvent(Struct, frozen=True):
@@ -94,6 +105,14 @@ class KeptAnswer(Struct, frozen=True):
     at: int
 
 
+class Follower(Struct, frozen=True):
+    """A verifier, when it was last answered (µs), and how old (µs) a view it answers from at most."""
+
+    name: str
+    seen: int
+    max_staleness: int
+
+
 class HeadNow(Struct, frozen=True):
     """The head of the log: nothing committed is later."""
 
@@ -119,8 +138,11 @@ class EventLog(Protocol):
     async def append(self, command: Command) -> Appended:
         """Commit the command's events, state and answer in one transaction.
 
+        A `workspace_deleted` destroys the workspace's data key and its state with it.
+
         Raises `VersionConflict`, `AlreadyAnswered`, `AnswerInProgress`, or a `Refusal`: `unavailable` when
-        nothing was written, `outcome_unknown` when that cannot be told.
+        nothing was written, `outcome_unknown` when that cannot be told, `not_found` when the workspace was
+        deleted.
         """
         ...
 
@@ -173,11 +195,99 @@ class States(Protocol):
         ...
 
 
+class EpochTold(Struct, frozen=True):
+    """One telling of the log: where and when (µs) it began, what was lost then, when that was accepted."""
+
+    epoch: Epoch
+    base_position: int
+    at: int
+    accepted_at: int | None
+    lost: tuple[LostDenial, ...]
+
+
+class EpochAt(Struct, frozen=True):
+    """The epoch that was accepted, and where in the log, and when (µs)."""
+
+    epoch: Epoch
+    position: int
+    at: int
+
+
+class Epochs(Protocol):
+    """The tellings of the log, and what of an older one is still refused."""
+
+    async def told(self) -> Sequence[EpochTold]:
+        """Every epoch, oldest first."""
+        ...
+
+    async def accept(self, number: int, *, actor: str, request_id: str, workspace_id: str) -> EpochAt:
+        """Let the log's own word count from here on; a `conflict` unless `number` is the epoch of now."""
+        ...
+
+    async def lost(self, key_id: str) -> Sequence[LostDenial]:
+        """What was lost of this key and is not accepted."""
+        ...
+
+
+class Followers(Protocol):
+    """Verifiers that may answer from what they were told of the head; every process knows them."""
+
+    async def all(self) -> Sequence[Follower]:
+        """Those heard of lately."""
+        ...
+
+    async def note(self, heard: Sequence[Follower], *, now: int) -> None:
+        """These were answered."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """This one stopped, and answers nobody any more."""
+        ...
+
+
+class ImportedTokens(Protocol):
+    """Other systems' tokens, by keyed names that tell nothing of them; unique across all workspaces."""
+
+    async def key_of(self, name: bytes) -> str | None:
+        """The id of the key that was imported with this token."""
+        ...
+
+    async def taken(self, names: Sequence[bytes]) -> Sequence[int]:
+        """The places in the list, from 0, of the tokens that some key has."""
+        ...
+
+    async def append(self, names: Sequence[bytes], commands: Sequence[Command]) -> Sequence[Appended]:
+        """Commit all of these creations, one of one workspace for each name, in one transaction, or none.
+
+        Raises `TokensTaken`, and what `EventLog.append` raises. The answer to keep is the first command's.
+        """
+        ...
+
+
+class DigestCounts(Protocol):
+    """How far the keys have moved to a pepper."""
+
+    async def without_digest(self, pepper: str, *, now: int) -> int:
+        """How many keys have a secret that is good at `now` (µs), and no digest of it under this pepper."""
+        ...
+
+
 class Feed(Protocol):
     """Recorded events as followers get them, in length-prefixed pages."""
 
     async def page(self, after: int, limit: int) -> bytes:
         """Key events after a position: a `Page`, then `Followed` records."""
+        ...
+
+
+class Snapshots(Protocol):
+    """The current state of every key and workspace as followers get it, in length-prefixed pages."""
+
+    async def page(self, after: str, limit: int, since: int) -> bytes:
+        """The streams behind this id, in order: a `SnapshotPage`, then lists of key and workspace states.
+
+        `since` is the first page's head, 0 for the first page: the page is read at that position or later.
+        """
         ...
 
 
@@ -194,4 +304,84 @@ class UseLog(Protocol):
 
     async def record(self, batch: UseBatch, *, now: int) -> int:
         """Record a batch once, however often it comes; answers the seq expected next from its source."""
+        ...
+
+
+class StreamFound(Struct, frozen=True):
+    """Everything the database holds of one stream, read in one snapshot.
+
+    `data_key` is its workspace's, wrapped; `deleted`: the log says that the workspace was deleted.
+    """
+
+    stream_id: str
+    events: tuple[Recorded, ...]
+    row: StreamRow | None
+    stored: StateRow | None
+    data_key: bytes | None
+    deleted: bool
+
+    @property
+    def workspace_id(self) -> str:
+        """Whose stream it is, as its first event says, or whatever else is there."""
+        if self.events:
+            return self.events[0].workspace_id
+        return next((row.workspace_id for row in (self.row, self.stored) if row is not None), "")
+
+
+class LogReader(Protocol):
+    """The whole log for whoever checks it or rebuilds from it; every answer is one snapshot."""
+
+    async def epochs(self) -> Sequence[EpochBegun]:
+        """Every epoch there ever was."""
+        ...
+
+    async def events(self, after: int, limit: int) -> Sequence[Recorded]:
+        """Events after a position, in order of position; `previous_hash` is left empty."""
+        ...
+
+    async def ends(self) -> tuple[ChainEnd, int]:
+        """What the head says, and the last position that an event has (0 without any)."""
+        ...
+
+    async def streams(self, after: str, limit: int) -> tuple[Sequence[StreamFound], str | None]:
+        """At most so many streams behind this id, in order, and the id to go on behind, if any."""
+        ...
+
+    async def these(self, stream_ids: Sequence[str]) -> Sequence[StreamFound]:
+        """These streams, as far as anything is there of them."""
+        ...
+
+    async def touched(self, after: int, until: int) -> Sequence[str]:
+        """The streams that have events after the one position, up to the other."""
+        ...
+
+
+class StateShadow(Protocol):
+    """A second table of states, filled beside the one in use."""
+
+    async def put(self, states: Sequence[tuple[str, StateRow]]) -> None:
+        """Write these states, each in place of what stands there of its stream."""
+        ...
+
+    async def forget(self, stream_ids: Sequence[str], workspace_ids: Sequence[str]) -> None:
+        """Remove these streams, and all streams of these workspaces."""
+        ...
+
+    async def differing(self, limit: int) -> Sequence[str]:
+        """At most so many streams of which the two tables do not say the same."""
+        ...
+
+    async def adopt_settled(self, stream_ids: Sequence[str]) -> int:
+        """Bring these rows over where the shadow is as far as the stream, which is locked meanwhile.
+
+        Answers how many rows of the table in use have changed.
+        """
+        ...
+
+    def head_locked(self) -> AbstractAsyncContextManager[int]:
+        """A transaction in which nothing can be appended; the head's position."""
+        ...
+
+    async def adopt(self, stream_ids: Sequence[str]) -> int:
+        """Bring these rows over, inside `head_locked`; answers how many have changed."""
         ...

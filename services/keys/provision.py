@@ -21,14 +21,14 @@ from keyledger.token import DEFAULT_PREFIX
 from services.keys.adapters.log import PostgresLog
 from services.keys.adapters.states import PostgresStates
 from services.keys.domain.key import CreateKey
-from services.keys.domain.principal import ADMIN, FEED_READ, Principal
+from services.keys.domain.principal import ADMIN, FEED_READ, PROVE, Principal
 from services.keys.domain.workspace import CreateWorkspace
 from services.keys.handlers.keys import Asked, Keys
 from services.keys.handlers.workspaces import Workspaces
 from services.keys.handlers.writing import Idempotency, Writer
 
 #: Each service's own key, with the one scope it needs.
-SERVICE_SCOPES = {"verifier": FEED_READ, "usage": FEED_READ}
+SERVICE_SCOPES = {"verifier": FEED_READ, "verifier-prove": PROVE, "usage": FEED_READ}
 REQUEST_ID = "bootstrap"
 
 

@@ -18,11 +18,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: int
     postgres: str
     nats: str
+    nats_replicas: int
     peppers: Path
     seal_secret_file: Path
     prefix: str
     old_prefixes: tuple[str, ...]
     log_level: str
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Every token prefix that is accepted, today's first."""
+        return (self.prefix, *self.old_prefixes)
 
     def __repr__(self) -> str:
         return f"Settings({self.host}:{self.port})"
@@ -37,6 +43,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         port=reader.integer("KEYLEDGER_PORT", 8401, least=1),
         postgres=reader.text("KEYLEDGER_POSTGRES"),
         nats=reader.text("KEYLEDGER_NATS"),
+        nats_replicas=reader.integer("KEYLEDGER_NATS_REPLICAS", 1, least=1),
         peppers=reader.path("KEYLEDGER_PEPPERS"),
         seal_secret_file=reader.path("KEYLEDGER_SEAL_SECRET_FILE"),
         prefix=reader.text("KEYLEDGER_TOKEN_PREFIX", DEFAULT_PREFIX),

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from keyledger.clock import Clock
 from keyledger.events import Epoch
 from keyledger.verification.ports import USE_LIVE_SUBJECT, Bus, BusUnavailable, Feed, FeedUnavailable, Message
-from keyledger.wire import RecordedUses
+from keyledger.wire import ErasedUses
 from services.usage.domain.tally import tally
 from services.usage.ports import StoreUnavailable, UsageStore
 
@@ -30,7 +30,7 @@ HELD_MESSAGES = 256
 """Live messages held while pages are folded; what is pushed out is a gap, and comes by the feed."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
-_DECODER = msgspec.msgpack.Decoder(RecordedUses)
+_DECODER = msgspec.msgpack.Decoder(ErasedUses)
 _log = structlog.get_logger("keyledger.usage")
 
 
@@ -55,7 +55,7 @@ class UseConsumer:
         self._bus = bus
         self._clock = clock
         self._metrics = metrics
-        self._live: deque[RecordedUses] = deque(maxlen=HELD_MESSAGES)
+        self._live: deque[ErasedUses] = deque(maxlen=HELD_MESSAGES)
         self._wake = asyncio.Event()
         self._ask = False
         # the head that was read for a question, and when the question was sent
@@ -79,6 +79,7 @@ class UseConsumer:
         while True:
             try:
                 await self._catch_up()
+                await self._erase()
                 failures = 0
                 self._say("")
                 await self._follow()
@@ -160,7 +161,7 @@ class UseConsumer:
 
     async def _fold_live(self) -> bool:
         """Fold what continues the position; False when something is missing before the next held batch."""
-        ready: list[RecordedUses] = []
+        ready: list[ErasedUses] = []
         while self._live and len(ready) < BATCHES:
             expected = (ready[-1].position if ready else self.position) + 1
             if self._live[0].position > expected:
@@ -171,7 +172,7 @@ class UseConsumer:
         await self._fold(ready, "live")
         return not self._live or self._live[0].position <= self.position + 1
 
-    async def _fold(self, batches: Sequence[RecordedUses], source: str) -> None:
+    async def _fold(self, batches: Sequence[ErasedUses], source: str) -> None:
         """Add these batches, which must continue the position, in one transaction."""
         if not batches:
             self._settle()
@@ -183,14 +184,20 @@ class UseConsumer:
         if self.epoch is None:
             return
         last = batches[-1].position
-        totals = tally(use for batch in batches for use in batch.uses)
-        if await self._store.fold(self.epoch, self.position, last, totals):
+        erased = {workspace for batch in batches for workspace in batch.erased}
+        totals = tally(use for batch in batches for use in batch.uses if use.workspace_id not in erased)
+        if await self._store.fold(self.epoch, self.position, last, totals, erased):
             self._metrics.folded.labels(source).inc(len(batches))
             self.position = last
         else:
             self.position = await self._store.position(self.epoch.line)
         self.head = max(self.head, self.position)
         self._settle()
+
+    async def _erase(self) -> None:
+        """Remove what deleted workspaces left, step by step, whoever was told of them."""
+        while await self._store.erase_some():
+            pass
 
     def _owe(self, head: int, sent: float) -> None:
         self.head = head

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -33,11 +33,18 @@ class UsageStore(Protocol):
         """
         ...
 
-    async def fold(self, epoch: Epoch, after: int, last: int, tally: Tally) -> bool:
+    async def fold(
+        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+    ) -> bool:
         """Add the tally of the positions after `after` up to `last` and move on to `last`, both or neither.
 
-        False, and nothing added, when `after` is not how far this line is folded: another process was here.
+        What these positions say is erased is remembered in the same step, for `erase_some`. False, and
+        nothing added, when `after` is not how far this line is folded: another process was here.
         """
+        ...
+
+    async def erase_some(self) -> bool:
+        """Remove some counters of a workspace that was said to be erased; False when there are none left."""
         ...
 
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:

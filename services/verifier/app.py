@@ -19,10 +19,12 @@ from keyledger.verification.embedded import open_verifier
 from keyledger.verification.freshness import NEVER
 from keyledger.verification.verifier import Verifier
 from services.verifier.handlers.gateway import ClientAddress, Gateway
+from services.verifier.handlers.projection import Projection
 from services.verifier.handlers.tally import Tally
 from services.verifier.handlers.verify import Checks
 from services.verifier.routes.framework import framework
 from services.verifier.routes.hot import Endpoints, Hot
+from services.verifier.routes.projection import projection_route
 from services.verifier.settings import Settings
 
 
@@ -44,8 +46,9 @@ class Service:
         registry.register(tally)
         checks = Checks(verifier, clock, tally)
         endpoints = Endpoints(checks, Gateway(checks, clock, address or ClientAddress()), token=token)
+        digest = projection_route(Projection(verifier.store), endpoints.admit)
         self.stopping = False
-        self.documented: ASGIApp = Edge(framework(endpoints, registry, self.readiness))
+        self.documented: ASGIApp = Edge(framework(endpoints, registry, self.readiness, digest))
         self.app: ASGIApp = Hot(endpoints, self.documented)
         self._verifier = verifier
 
@@ -53,14 +56,9 @@ class Service:
         """Ready while verdicts can be given; `degraded` when they can, and something behind is away."""
         verifier, follower = self._verifier, self._verifier.follower
         epoch, age = verifier.store.epoch, follower.age()
-        if self.stopping:
-            status = "stopping"
-        elif epoch is None or age == NEVER:
-            status = "starting"
-        elif age > verifier.max_staleness:
-            status = "stale"
-        else:
-            status = "ready" if follower.hearing and not follower.freshness.held else "degraded"
+        status = "stopping" if self.stopping else verifier.state
+        if status == "held":
+            status = "degraded"
         return Readiness(
             status,
             verifier.store.position,
@@ -90,6 +88,8 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         prefixes=settings.prefixes,
         max_staleness=settings.max_staleness,
         held_seconds=settings.held_seconds,
+        prove_key=settings.prove_key,
+        pepper_folder=settings.peppers,
     )
     header = settings.client_ip_header
     async with following as verifier:

@@ -30,6 +30,8 @@ class Settings:
     held_seconds: float = 900.0
     verifier_token: Secret | None = field(default=None, repr=False)
     log_level: str = "INFO"
+    prove_key: Secret | None = field(default=None, repr=False)
+    """A key of scope `keyledger:prove`; without one a secret whose pepper is lost stays refused."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -53,6 +55,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     held = reader.number("KEYLEDGER_HELD_SECONDS", 900)
     token_file = reader.text("KEYLEDGER_VERIFIER_TOKEN_FILE", "")
     log_level = reader.text("KEYLEDGER_LOG_LEVEL", "INFO")
+    prove_file = reader.text("KEYLEDGER_PROVE_KEY_FILE", "")
     reader.finish()
     if not is_loopback(host) and not token_file:
         raise SettingsError("KEYLEDGER_HOST is beyond loopback and needs KEYLEDGER_VERIFIER_TOKEN_FILE")
@@ -71,6 +74,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         held,
         Secret(read_secret(Path(token_file))) if token_file else None,
         log_level,
+        Secret(read_secret(Path(prove_file))) if prove_file else None,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 SIZE = 32
@@ -33,8 +33,14 @@ class Peppers:
             raise PepperError(f"a pepper is {PEPPER_SIZE} bytes long")
         self.active = active
         self._prepared = {
-            name: hashlib.blake2b(key=pepper, digest_size=SIZE) for name, pepper in sorted(peppers.items())
+            name: hashlib.blake2b(key=pepper, digest_size=SIZE)
+            # the newest first: most secrets have a digest under it
+            for name, pepper in sorted(peppers.items(), key=lambda item: age(item[0]), reverse=True)
         }
+
+    def same(self, other: Peppers) -> bool:
+        """Whether both hold the same peppers."""
+        return self.names == other.names and self.every_digest(b"") == other.every_digest(b"")
 
     def __repr__(self) -> str:
         return f"Peppers({', '.join(self._prepared)}; active {self.active})"
@@ -44,11 +50,28 @@ class Peppers:
         """The ids of the peppers held."""
         return tuple(self._prepared)
 
-    def digest(self, token: str) -> bytes:
-        """The digest of `token` under the active pepper, 32 bytes."""
+    def become(self, other: Peppers, active: str) -> None:
+        """Hold what `other` holds, from now on, with this one of them active."""
+        if active not in other.names:
+            raise PepperError(f"the active pepper {active!r} is not among those held")
+        self._prepared, self.active = other._prepared, active
+
+    def holds_any(self, names: Iterable[str]) -> bool:
+        """Whether one of these peppers is held."""
+        return any(name in self._prepared for name in names)
+
+    def digest(self, token: str | bytes) -> bytes:
+        """The digest of `token` under the active pepper, 32 bytes.
+
+        A foreign token stands as its SHA-256, in bytes, wherever a token of ours stands as its text.
+        """
         return self._digest(self.active, token)
 
-    def proves(self, token: str, digests: Mapping[str, bytes]) -> bool:
+    def every_digest(self, token: str | bytes) -> list[bytes]:
+        """The digests of `token` under each pepper held."""
+        return [self._digest(name, token) for name in self._prepared]
+
+    def proves(self, token: str | bytes, digests: Mapping[str, bytes]) -> bool:
         """Whether `token` has one of these digests (pepper id → digest), compared in constant time.
 
         With no digest under a held pepper the answer is False after the same amount of work.
@@ -60,10 +83,15 @@ class Peppers:
         hmac.compare_digest(self._digest(self.active, token), _NOTHING)
         return False
 
-    def _digest(self, name: str, token: str) -> bytes:
+    def _digest(self, name: str, token: str | bytes) -> bytes:
         state = self._prepared[name].copy()
-        state.update(token.encode())
+        state.update(token if isinstance(token, bytes) else token.encode())
         return state.digest()
+
+
+def foreign(token: str) -> bytes:
+    """What stands for another system's token: its SHA-256."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def load_peppers(folder: Path) -> Peppers:
@@ -82,9 +110,9 @@ def load_peppers(folder: Path) -> Peppers:
         peppers[path.stem] = pepper
     if not peppers:
         raise PepperError(f"there is no *.pepper file in {folder}")
-    return Peppers(peppers, active=max(peppers, key=_age))
+    return Peppers(peppers, active=max(peppers, key=age))
 
 
-def _age(name: str) -> tuple[int, str]:
-    # p10 is younger than p9
+def age(name: str) -> tuple[int, str]:
+    """What peppers are sorted by, the oldest first: p10 is younger than p9."""
     return len(name), name

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -94,6 +94,33 @@ class KeyCreated(Struct, frozen=True, omit_defaults=True):
     private: KeyText | bytes | None = None
 
 
+class KeyImported(Struct, frozen=True, omit_defaults=True):
+    """A key exists from here on whose first secret is another system's token.
+
+    Its digests are those of the token's SHA-256, and so is its proof.
+    """
+
+    environment: Environment
+    scopes: tuple[str, ...]
+    secret: NewSecret
+    expires_at: int | None = None
+    rate_limit: RateLimit | None = None
+    private: KeyText | bytes | None = None
+
+
+class SecretDigested(Struct, frozen=True, omit_defaults=True):
+    """A secret, named by the version of the event that recorded it, has these digests besides."""
+
+    secret: int
+    digests: dict[str, bytes]
+
+
+class SecretRetired(Struct, frozen=True, omit_defaults=True):
+    """A secret, named by the version of the event that recorded it, ends here at the latest."""
+
+    secret: int
+
+
 class KeyChanged(Struct, frozen=True, omit_defaults=True):
     """Some of a key's fields have new values; what is absent stays as it is."""
 
@@ -135,21 +162,93 @@ class WorkspaceChanged(Struct, frozen=True, omit_defaults=True):
     private: WorkspaceText | bytes | None = None
 
 
-KeyEvent: TypeAlias = KeyCreated | KeyChanged | KeyRotated | KeyRevoked
-WorkspaceEvent: TypeAlias = WorkspaceCreated | WorkspaceChanged
-Event: TypeAlias = KeyEvent | WorkspaceEvent
+class WorkspaceDeleted(Struct, frozen=True, omit_defaults=True):
+    """The workspace and all its keys are gone: its data key is destroyed, and no later event of it counts."""
+
+
+class PepperActivated(Struct, frozen=True, omit_defaults=True):
+    """New digests are made under this pepper from here on: every live verifier holds it."""
+
+    pepper: str
+
+
+class PepperRetired(Struct, frozen=True, omit_defaults=True):
+    """No digest under this pepper is needed any more, and none is made."""
+
+    pepper: str
+
+
+class LostDenial(Struct, frozen=True, omit_defaults=True):
+    """What an older telling of the log refused and the restored one does not know to refuse.
+
+    A key, one secret of it (`secret` is the version of the event that made it), or, without `key_id`, all
+    keys of a workspace. `what` is a word of `LOST`; one that is not known here refuses all the same. `since`
+    (µs) is the moment from which an expired key or a retired secret is refused.
+    """
+
+    workspace_id: str
+    what: str
+    key_id: str | None = None
+    secret: int | None = None
+    since: int | None = None
+
+
+LOST = ("revoked", "disabled", "retired", "expired", "unreadable", "suspended", "deleted")
+
+
+class EpochStarted(Struct, frozen=True, omit_defaults=True):
+    """Postgres went back in time: from here on the log is another telling, hashed under `line`.
+
+    `base_position` is the last position hashed under the older line; `shared_position` the last one that
+    both tellings have in common, `lost_position` where the older one ended as far as the bus still knew.
+    `lost` stays refused until `epoch_accepted`; a long list stands in several events of the same number.
+    """
+
+    number: int
+    line: bytes
+    base_position: int
+    shared_position: int = 0
+    lost_position: int = 0
+    lost: tuple[LostDenial, ...] = ()
+
+
+class EpochAccepted(Struct, frozen=True, omit_defaults=True):
+    """An operator has looked at what was lost: from here on the log's own word counts, up to this epoch."""
+
+    number: int
+
+
+KeyEvent: TypeAlias = (
+    KeyCreated | KeyImported | KeyChanged | KeyRotated | KeyRevoked | SecretDigested | SecretRetired
+)
+WorkspaceEvent: TypeAlias = WorkspaceCreated | WorkspaceChanged | WorkspaceDeleted
+PepperEvent: TypeAlias = PepperActivated | PepperRetired
+EpochEvent: TypeAlias = EpochStarted | EpochAccepted
+Event: TypeAlias = KeyEvent | WorkspaceEvent | PepperEvent | EpochEvent
 
 #: tag → (type, the schema version written today)
 TAGS: Mapping[str, tuple[type[Any], int]] = {
     "key_created": (KeyCreated, 1),
+    "key_imported": (KeyImported, 1),
     "key_changed": (KeyChanged, 1),
     "key_rotated": (KeyRotated, 1),
     "key_revoked": (KeyRevoked, 1),
+    "secret_digested": (SecretDigested, 1),
+    "secret_retired": (SecretRetired, 1),
     "workspace_created": (WorkspaceCreated, 1),
     "workspace_changed": (WorkspaceChanged, 1),
+    "workspace_deleted": (WorkspaceDeleted, 1),
+    "pepper_activated": (PepperActivated, 1),
+    "pepper_retired": (PepperRetired, 1),
+    "epoch_started": (EpochStarted, 1),
+    "epoch_accepted": (EpochAccepted, 1),
 }
+Upcast: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+#: (tag, an older schema version) → what turns its raw JSON object into the next version's. `private` is text
+#: in it while it is sealed and an object once it is open; both must pass.
+UPCASTS: Mapping[tuple[str, int], Upcast] = {}
+
 _TAG_OF = {kind: tag for tag, (kind, _) in TAGS.items()}
-_DECODERS = {tag: msgspec.json.Decoder(kind) for tag, (kind, _) in TAGS.items()}
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -181,18 +280,53 @@ def encode(event: Event) -> bytes:
     return _ENCODER.encode(event)
 
 
+class Reader:
+    """Reads events of any version ever written: an older one is brought up to today's step by step."""
+
+    def __init__(
+        self, tags: Mapping[str, tuple[type[Any], int]], upcasts: Mapping[tuple[str, int], Upcast]
+    ) -> None:
+        """`ValueError` unless every older version has its step."""
+        older = {(tag, version) for tag, (_, last) in tags.items() for version in range(1, last)}
+        if set(upcasts) != older:
+            raise ValueError(f"upcasts missing or in excess: {sorted(older ^ set(upcasts))}")
+        self._today = {tag: version for tag, (_, version) in tags.items()}
+        self._decoders = {tag: msgspec.json.Decoder(kind) for tag, (kind, _) in tags.items()}
+        self._upcasts = upcasts
+
+    def decode(self, tag: str, schema_version: int, data: bytes) -> Any:
+        """The event, or `Unknown`; never raises for content."""
+        decoder = self._decoders.get(tag)
+        if decoder is None:
+            return Unknown(tag, schema_version, "unknown tag")
+        if schema_version > self._today[tag]:
+            return Unknown(tag, schema_version, "a version from the future")
+        if schema_version < 1:
+            return Unknown(tag, schema_version, "a version that never was")
+        try:
+            if schema_version < self._today[tag]:
+                data = self._upcast(tag, schema_version, data)
+            return decoder.decode(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            # ValueError is UnicodeDecodeError, which is not among msgspec's own
+            return Unknown(tag, schema_version, f"cannot be decoded: {error}")
+
+    def _upcast(self, tag: str, schema_version: int, data: bytes) -> bytes:
+        raw = msgspec.json.decode(data, type=dict[str, Any])
+        for version in range(schema_version, self._today[tag]):
+            try:
+                raw = self._upcasts[tag, version](raw)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise ValueError(f"not what version {version} was: {type(error).__name__}") from None
+        return msgspec.json.encode(raw)
+
+
+_READER = Reader(TAGS, UPCASTS)
+
+
 def decode(tag: str, schema_version: int, data: bytes) -> Event | Unknown:
     """Read an event of any version ever written; never raises for content it does not know."""
-    decoder = _DECODERS.get(tag)
-    if decoder is None:
-        return Unknown(tag, schema_version, "unknown tag")
-    if schema_version > TAGS[tag][1]:
-        return Unknown(tag, schema_version, "a version from the future")
-    try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        # ValueError is UnicodeDecodeError, which is not among msgspec's own
-        return Unknown(tag, schema_version, f"cannot be decoded: {error}")
+    return _READER.decode(tag, schema_version, data)
 
 
 class Epoch(Struct, frozen=True):

@@ -202,3 +202,33 @@ async def test_a_closed_bus_says_so(bus: Bus, subject: str) -> None:
         await bus.publish(subject, b"")
     with pytest.raises(BusUnavailable):
         await bus.request(subject, b"", timeout=1)
+
+
+def marked(message: Message) -> bool:
+    return message.body == b"enough"
+
+
+async def test_a_question_may_have_many_answers(bus: Bus, subject: str) -> None:
+    for body in (b"one", b"two", b"three"):
+
+        async def answer(message: Message, body: bytes = body) -> None:
+            await bus.publish(message.reply, body)
+
+        await bus.subscribe(subject, answer)
+    answers = await bus.request_all(subject, b"?", timeout=2, more=0.3, enough=marked)
+    assert sorted(answer.body for answer in answers) == [b"one", b"three", b"two"]
+
+
+async def test_the_first_good_answer_ends_the_waiting(bus: Bus, subject: str) -> None:
+    async def answer(message: Message) -> None:
+        for body in (b"no", b"enough", b"late"):
+            await bus.publish(message.reply, body)
+
+    await bus.subscribe(subject, answer)
+    answers = await bus.request_all(subject, b"?", timeout=30, more=30, enough=marked)
+    assert [answer.body for answer in answers] == [b"no", b"enough"]
+
+
+async def test_nobody_to_answer_is_no_list(bus: Bus, subject: str) -> None:
+    with pytest.raises(BusUnavailable):
+        await bus.request_all(subject, b"?", timeout=1, more=1, enough=marked)

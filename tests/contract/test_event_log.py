@@ -25,6 +25,7 @@ from services.keys.ports import (
     Appended,
     Command,
     EventLog,
+    KeyFilter,
     NewAnswer,
     NewEvent,
     States,
@@ -304,6 +305,26 @@ async def test_nothing_to_do_can_still_be_answered(place: Place, ws: str, key: s
     stored, _ = await place.states.get(key)
     assert stored is not None
     assert msgspec.json.decode(stored.body)["name"] == "k"
+
+
+async def test_a_deleted_workspace_is_gone_with_its_data_key_and_takes_no_more(
+    place: Place, ws: str, key: str
+) -> None:
+    await place.log.append(command(ws, ws, kind="workspace", data_key=b"wrapped"))
+    await place.log.append(command(key, ws))
+    assert await place.states.data_key(ws) == b"wrapped"
+    gone = NewEvent("workspace_deleted", 1, "system", "req", b"{}")
+    done = await place.log.append(command(ws, ws, 1, kind="workspace", events=(gone,)))
+    head = await place.states.head()
+    assert head.position == done.position
+    for stream in (ws, key):
+        assert await place.states.get(stream) == (None, head)
+    assert await place.states.keys(ws, KeyFilter(NOW), before=None, limit=9) == ([], head)
+    assert await place.states.data_key(ws) is None
+    for late in (command(key, ws, 1), command(new_id("key"), ws), command(ws, ws, 2, kind="workspace")):
+        refused = await outcome(place.log, late)
+        assert getattr(refused, "code", "") == "not_found"
+    assert await place.states.head() == head
 
 
 USE = Use("ws_1", "key_1", "live", 60_000_000, "VALID", 2, 3, 61_000_000)

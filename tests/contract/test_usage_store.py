@@ -7,7 +7,7 @@ import pytest
 
 from keyledger.events import Epoch
 from keyledger.wire import Use
-from services.usage.domain.period import MINUTE, Granularity, Period
+from services.usage.domain.period import MINUTE, SIZES, Granularity, Period
 from services.usage.domain.series import Mark, Question
 from services.usage.domain.tally import NOTHING, Count, tally
 from services.usage.ports import UsageStore
@@ -50,6 +50,28 @@ class UsageStoreSuite:
             assert len(reading.points) == expected
             assert reading.totals == Count(3, 6)
             assert reading.position == 3
+
+    async def test_what_a_deleted_workspace_left_is_erased_in_steps(self, store: UsageStore) -> None:
+        many = [use(f"key_{number:022d}", at=NOON + number % 60 * MINUTE) for number in range(6000)]
+        assert await store.fold(EPOCH, 0, 1, tally([*many, use(ws=OTHER)]))
+        assert not await store.erase_some()
+        assert await store.fold(EPOCH, 1, 2, tally([]), {WS})
+        assert await store.position(EPOCH.line) == 2
+        while await store.erase_some():
+            pass
+        for granularity in SIZES:
+            period = Period(NOON - 720 * MINUTE, NOON + 720 * MINUTE, granularity)
+            for workspace, count in ((WS, 0), (OTHER, 1)):
+                reading = await store.read(Question(workspace, None, period, ()), None, 10)
+                assert (len(reading.points), reading.totals.count) == (count, count)
+        assert (await store.last_used(WS, ["key_" + "0" * 22]))[0] == {}
+        assert (await store.last_used(OTHER, [KEY_A]))[0] == {KEY_A: NOON}
+
+    async def test_an_erasure_belongs_to_the_step_that_tells_of_it(self, store: UsageStore) -> None:
+        assert await store.fold(EPOCH, 0, 1, tally([use()]))
+        assert not await store.fold(EPOCH, 0, 1, tally([]), {WS})
+        assert not await store.erase_some()
+        assert (await store.read(asking(), None, 10)).totals.count == 1
 
     async def test_folds_add_up(self, store: UsageStore) -> None:
         assert await store.fold(EPOCH, 0, 1, tally([use(count=2)]))

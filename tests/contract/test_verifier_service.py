@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -30,21 +31,33 @@ async def test_ready_follows_freshness() -> None:
     world = World()
     service = Service(world.verifier, world.clock)
     async with client_of(service.app) as client:
+
+        async def state() -> str:
+            found = re.findall(r'keyledger_state{state="(\w+)"} 1\.0', (await client.get("/metrics")).text)
+            assert len(found) == 1
+            return found[0]
+
         starting = await client.get("/readyz")
         assert (starting.status_code, starting.json()["status"]) == (503, "starting")
+        assert await state() == "starting"
         await world.caught_up()
         world.clock.advance(2)
         ready = await client.get("/readyz")
         assert ready.status_code == 200
         epoch = world.log.epoch.text
         assert ready.json() == {"status": "ready", "position": 1, "head": 1, "epoch": epoch, "age_ms": 2000}
+        assert await state() == "ready"
+        world.bus.connected = False
+        assert await state() == "degraded"
         world.log.writable = False
         await world.follower.ask()
         held = await client.get("/readyz")
         assert (held.status_code, held.json()["status"]) == (200, "degraded")
+        assert await state() == "held"
         world.clock.advance(1000)
         stale = await client.get("/readyz")
         assert (stale.status_code, stale.json()["status"]) == (503, "stale")
+        assert await state() == "stale"
         service.stopping = True
         assert (await client.get("/readyz")).json()["status"] == "stopping"
 

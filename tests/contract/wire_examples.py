@@ -10,23 +10,42 @@ from typing import Any
 import msgspec
 
 from keyledger.events import (
+    EpochAccepted,
+    EpochStarted,
     Event,
     KeyChanged,
     KeyCreated,
+    KeyImported,
     KeyRevoked,
     KeyRotated,
     KeyText,
     KeyTextChange,
+    LostDenial,
     NewSecret,
+    PepperActivated,
+    PepperRetired,
     Proof,
     RateLimit,
     Reason,
     Recorded,
+    SecretDigested,
+    SecretRetired,
     WorkspaceChanged,
     WorkspaceCreated,
+    WorkspaceDeleted,
     WorkspaceText,
 )
-from keyledger.wire import Followed, Head, HeadQuestion, Page, RecordedUses, Use, UseBatch
+from keyledger.wire import (
+    ErasedUses,
+    Followed,
+    Head,
+    HeadQuestion,
+    Page,
+    RecordedUses,
+    SnapshotPage,
+    Use,
+    UseBatch,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = 1_767_323_045_000_001
@@ -37,6 +56,8 @@ ONE, TWO = (
     NewSecret("cvtk_live_…Ab9z", {"p1": DIGEST}),
     NewSecret("cvtk_test_…0000", {"p2": OTHER_DIGEST, "p1": DIGEST}),
 )
+
+IMPORTED = NewSecret("imported", {"p1": DIGEST})
 
 #: (tag, schema version) → name of the example → the event
 EVENTS: dict[tuple[str, int], dict[str, Event]] = {
@@ -94,6 +115,47 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
         "full": WorkspaceChanged(RateLimit(2, 30), suspended=False, private=WorkspaceText("New")),
         "sealed": WorkspaceChanged(private=SEALED),
     },
+    ("key_imported", 1): {
+        "sparse": KeyImported("live", ("*",), IMPORTED),
+        "open": KeyImported("live", ("*",), IMPORTED, private=KeyText("CI")),
+        "full": KeyImported(
+            "test",
+            ("contacts:read",),
+            IMPORTED,
+            expires_at=AT,
+            rate_limit=RateLimit(5, 3600, "closed"),
+            private=KeyText(
+                name="Büro",
+                allowed_ips=("10.0.0.0/8",),
+                external_id="user-17",
+                metadata={"z": "1"},
+                proof="$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA",
+            ),
+        ),
+        "sealed": KeyImported("live", ("*",), IMPORTED, private=SEALED),
+    },
+    ("secret_digested", 1): {"whole": SecretDigested(3, {"p2": OTHER_DIGEST, "p1": DIGEST})},
+    ("secret_retired", 1): {"whole": SecretRetired(2**40)},
+    ("pepper_activated", 1): {"whole": PepperActivated("p10")},
+    ("pepper_retired", 1): {"whole": PepperRetired("p1")},
+    ("workspace_deleted", 1): {"whole": WorkspaceDeleted()},
+    ("epoch_started", 1): {
+        "sparse": EpochStarted(2, bytes.fromhex("0123456789abcdef"), 2**40),
+        "whole": EpochStarted(
+            3,
+            bytes.fromhex("fedcba9876543210"),
+            9,
+            7,
+            12,
+            (
+                LostDenial(WS, "revoked", KEY),
+                LostDenial(WS, "retired", KEY, 2, AT),
+                LostDenial(WS, "expired", KEY, since=AT),
+                LostDenial(WS, "suspended"),
+            ),
+        ),
+    },
+    ("epoch_accepted", 1): {"whole": EpochAccepted(3)},
 }
 
 EPOCH_LINE = bytes.fromhex("0123456789abcdef")
@@ -136,12 +198,20 @@ STRUCTS: dict[str, Any] = {
     "Followed": Followed(7, DIGEST, OTHER_DIGEST, KEY, 2, "key_revoked", 1, WS, AT, b"{}"),
     "UseBatch": UseBatch("boot-1", 0, (_USE, _REFUSED)),
     "UseBatch, empty": UseBatch("", 2**40, ()),
+    "UseBatch, with first uses": UseBatch("boot-1", 7, (_USE,), ((KEY, 3), (CALLER, 2**40))),
     "RecordedUses": RecordedUses(9, AT, (_USE,)),
+    "ErasedUses": ErasedUses(10, AT, (), (WS,)),
     "Page": Page(3, EPOCH_LINE, 2**40, DIGEST, 12),
     "Head": Head("nonce", 3, EPOCH_LINE, 2**40, DIGEST, AT),
     "Head, held": Head("", 1, EPOCH_LINE, 0, bytes(32), 0, False),
+    "Head, with pepper and writer": Head("n", 3, EPOCH_LINE, 7, DIGEST, AT, True, "p10", "writer_1"),
+    "HeadQuestion, of one who leaves": HeadQuestion(
+        "", "verifier-1", EPOCH_LINE, 7, ("p1", "p10"), 12.5, leaving=True
+    ),
     "HeadQuestion": HeadQuestion("nonce", "verifier-1", EPOCH_LINE, 2**40),
     "HeadQuestion, first": HeadQuestion("n", "v"),
+    "SnapshotPage": SnapshotPage(1, 3, EPOCH_LINE, 2**40, DIGEST, KEY, True, (2, OTHER_DIGEST)),
+    "SnapshotPage, last": SnapshotPage(1, 3, EPOCH_LINE, 0, bytes(32), "", False),
 }
 
 

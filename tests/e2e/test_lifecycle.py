@@ -132,3 +132,16 @@ async def test_a_suspended_workspace_is_refused_and_still_managed(system: System
     assert verdict["code"] == "WORKSPACE_SUSPENDED"
     assert (await system.contacts(created["key"])).status_code == 403
     assert (await system.call("GET", f"/v1/workspaces/{ws}/keys")).status_code == 200
+
+
+async def test_the_keys_of_a_deleted_workspace_are_nobodys(system: System) -> None:
+    gone, kept = await system.workspace("Gone"), await system.workspace("Kept")
+    keys = [await system.key(workspace) for workspace in (gone, kept)]
+    before = [await system.verify(key["key"], min_position=keys[-1]["position"]) for key in keys]
+    assert [verdict["code"] for verdict in before] == ["VALID", "VALID"]
+    deleted = await system.call("DELETE", f"/v1/workspaces/{gone}")
+    assert deleted.status_code == 202
+    position = deleted.json()["position"]
+    after = [await system.verify(key["key"], min_position=position) for key in keys]
+    assert [verdict["code"] for verdict in after] == ["NOT_FOUND", "VALID"]
+    assert "key_id" not in after[0]

@@ -224,3 +224,17 @@ async def test_the_password_is_in_no_log_and_no_repr(
     assert "Authorization Violation" in caplog.text
     assert "wrong-password" not in caplog.text
     assert sum("cannot connect" in record.message for record in caplog.records) == 1
+
+
+async def test_a_reopened_bus_has_all_its_subscriptions(bus: NatsBus) -> None:
+    inbox, disturbances = Inbox(), list[str]()
+    await bus.subscribe("again.>", inbox)
+    bus.on_disturbance(disturbances.append)
+    await bus.reopen("answers arrive, ticks do not")
+
+    async def opened_anew() -> bool:
+        return disturbances == ["the connection was lost", "connected"]
+
+    await until(opened_anew)
+    await bus.publish("again.a", b"heard")
+    await inbox.ends_with(b"heard")

@@ -161,12 +161,12 @@ async def test_bad_settings_are_a_sentence(house: House) -> None:
     assert house.log.read_text() == "usage: KEYLEDGER_POSTGRES is missing; KEYLEDGER_NATS is missing\n"
 
 
-async def test_the_run_time_role_owns_nothing_and_deletes_nothing(house: House, database: str) -> None:
+async def test_the_run_time_role_owns_nothing_and_forgets_no_progress(house: House, database: str) -> None:
     import asyncpg
 
     connection = await asyncpg.connect(house.env["KEYLEDGER_POSTGRES"])
     try:
-        for statement in ("DELETE FROM usage.use_hour", "TRUNCATE usage.progress", "CREATE TABLE usage.x ()"):
+        for statement in ("DELETE FROM usage.progress", "TRUNCATE usage.progress", "CREATE TABLE usage.x ()"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
         owned = await connection.fetchval(

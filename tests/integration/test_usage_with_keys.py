@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import httpx2
 import msgspec
 import nats
@@ -35,7 +36,7 @@ class House:
     """Two services and an administrator."""
 
     def __init__(self, keys_url: str, usage_url: str, nats_url: str, key: str) -> None:
-        self.keys_url, self.usage_url, self.nats_url = keys_url, usage_url, nats_url
+        self.keys_url, self.usage_url, self.nats_url, self.key = keys_url, usage_url, nats_url, key
         self.admin = self.client(key)
 
     def client(self, key: str) -> KeyledgerClient:
@@ -124,6 +125,45 @@ async def test_what_a_verifier_reports_is_read_back_once(house: House) -> None:
     assert (nothing.series, nothing.last_used_at) == ([], None)
     last = await house.admin.usage.last_used(workspace.id, [key.id, unused.id])
     assert last == {key.id: used.last_used_at, unused.id: None}
+
+
+async def test_the_counters_of_a_deleted_workspace_are_erased(house: House, database: str) -> None:
+    """The use log tells of it; the workspace beside it keeps its own."""
+    gone, kept = await house.admin.workspaces.create("Gone"), await house.admin.workspaces.create("Kept")
+    now = SystemClock().now()
+    uses = [Use(each.id, "key_1", "live", now - now % MINUTE, "VALID", 1, 1, now) for each in (gone, kept)]
+    connection = await asyncpg.connect(database, timeout=5)
+
+    async def counted() -> list[str]:
+        rows = await connection.fetch(
+            "SELECT workspace_id FROM usage.use_minute UNION ALL SELECT workspace_id FROM usage.use_hour "
+            "UNION ALL SELECT workspace_id FROM usage.use_day "
+            "UNION ALL SELECT workspace_id FROM usage.key_last_used"
+        )
+        return sorted(row["workspace_id"] for row in rows)
+
+    async def both() -> bool:
+        return await counted() == sorted([gone.id, kept.id] * 4)
+
+    async def one() -> bool:
+        return await counted() == [kept.id] * 4
+
+    await house.report(*uses)
+    await until(both)
+    async with httpx2.AsyncClient(base_url=house.keys_url, trust_env=False) as http:
+        key = {"X-API-Key": house.key}
+        assert (await http.delete(f"/v1/workspaces/{gone.id}", headers=key)).status_code == 202
+    await until(one, within=10)
+    await house.report(*uses)
+
+    async def all_folded() -> bool:
+        left = "SELECT u.position - p.position FROM ledger.use_head u, usage.progress p"
+        return await connection.fetchval(left) == 0
+
+    await until(all_folded)
+    assert await counted() == [kept.id] * 4
+    await _refused(house.admin, gone.id, None, 404, "not_found")
+    await connection.close()
 
 
 async def test_another_workspace_is_not_found_and_a_missing_scope_is_forbidden(house: House) -> None:

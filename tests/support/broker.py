@@ -21,6 +21,8 @@ class Broker:
             self.port = int(probe.getsockname()[1])
         self.password = secrets.token_hex(16)
         self.url = f"nats://{options.NATS_USER}:{self.password}@127.0.0.1:{self.port}"
+        self.store = folder / "store"
+        """Its files: may be damaged or deleted while it is dead."""
         self._folder = folder
         self._process: Process | None = None
 
@@ -28,8 +30,7 @@ class Broker:
         """Start it; on return it greets."""
         conf = self._folder / "nats.conf"
         listen = f'listen: "127.0.0.1:{self.port}"'
-        store = str(self._folder / "store")
-        conf.write_text(options.nats_conf(listen=listen, store=store, password=self.password))
+        conf.write_text(options.nats_conf(listen=listen, store=str(self.store), password=self.password))
         program = Path(sysconfig.get_path("scripts")) / "nats-server"
         process = Process([program, "-c", conf], log=self._folder / "nats.log")
         self._process = process

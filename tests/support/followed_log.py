@@ -88,7 +88,8 @@ class FollowedLog:
     ) -> Followed:
         """Record an event that this code may not know."""
         position = self.position + 1
-        digest = hashlib.sha256(self.epoch.line + self.hash + data + str(position).encode()).digest()
+        whole = f"{position} {stream} {tag} {at}".encode()
+        digest = hashlib.sha256(self.epoch.line + self.hash + data + whole).digest()
         of_stream = 1 + sum(event.stream_id == stream for event in self.events)
         event = Followed(position, self.hash, digest, stream, of_stream, tag, version, workspace, at, data)
         self.events.append(event)

@@ -13,15 +13,16 @@ class Gate:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
+        self._answering = asyncio.Event()
         self.port = 0
 
     async def __aenter__(self) -> "Gate":
-        self._flowing.set()
+        self.thaw()
         await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._flowing.set()
+        self.thaw()
         await self.cut()
 
     async def open(self) -> None:
@@ -37,13 +38,16 @@ class Gate:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    def freeze(self) -> None:
-        """Let nothing pass: what is sent, and whoever connects, waits."""
-        self._flowing.clear()
+    def freeze(self, *, only_answers: bool = False) -> None:
+        """Let nothing pass: what is sent, and whoever connects, waits. Or hold back only what comes back."""
+        self._answering.clear()
+        if not only_answers:
+            self._flowing.clear()
 
     def thaw(self) -> None:
         """Let everything pass again, what has waited first."""
         self._flowing.set()
+        self._answering.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -53,14 +57,18 @@ class Gate:
             return
         self._writers |= {writer, back}
         try:
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+            await asyncio.gather(
+                self._pump(reader, back, self._flowing), self._pump(there, writer, self._answering)
+            )
         finally:
             self._writers -= {writer, back}
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
         try:
             while part := await reader.read(65536):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(part)
                 await writer.drain()
         except OSError:

@@ -21,13 +21,14 @@ class MemoryBus:
     def __init__(self) -> None:
         self.connected = True
         self.published: list[Message] = []
+        self.reopened: list[str] = []
         self.drop: Callable[[Message], bool] = _never
         self.duplicate: Callable[[Message], bool] = _never
         self.hold: Callable[[Message], bool] = _never
         self._held: list[Message] = []
         self._subscriptions: list[tuple[str, Handler, str]] = []
         self._callbacks: list[Callable[[str], None]] = []
-        self._replies: dict[str, Message] = {}
+        self._replies: dict[str, list[Message]] = {}
         self._inboxes = itertools.count()
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
@@ -38,7 +39,7 @@ class MemoryBus:
         message = Message(subject, body, dict(headers or {}))
         self.published.append(message)
         if subject.startswith("_INBOX."):
-            self._replies[subject] = message
+            self._replies.setdefault(subject, []).append(message)
         elif self.hold(message):
             self._held.append(message)
         elif not self.drop(message):
@@ -48,15 +49,26 @@ class MemoryBus:
     async def request(
         self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> Message:
-        self._require()
-        inbox = f"_INBOX.{next(self._inboxes)}"
-        message = Message(subject, body, dict(headers or {}), inbox)
-        self.published.append(message)
-        if not self.drop(message):
-            await self._deliver(message)
-        if inbox not in self._replies:
-            raise BusUnavailable(f"nobody answers {subject}")
-        return self._replies.pop(inbox)
+        return (await self._ask(subject, body, headers))[0]
+
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+    ) -> list[Message]:
+        answers: list[Message] = []
+        for answer in await self._ask(subject, body, None):
+            answers.append(answer)
+            if enough(answer):
+                break
+        return answers
+
+    async def reopen(self, why: str) -> None:
+        self.reopened.append(why)
 
     def on_disturbance(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
@@ -76,6 +88,17 @@ class MemoryBus:
             shuffled.shuffle(held)
         for message in held:
             await self._deliver(message)
+
+    async def _ask(self, subject: str, body: bytes, headers: Mapping[str, str] | None) -> list[Message]:
+        self._require()
+        inbox = f"_INBOX.{next(self._inboxes)}"
+        message = Message(subject, body, dict(headers or {}), inbox)
+        self.published.append(message)
+        if not self.drop(message):
+            await self._deliver(message)
+        if inbox not in self._replies:
+            raise BusUnavailable(f"nobody answers {subject}")
+        return self._replies.pop(inbox)
 
     async def _deliver(self, message: Message) -> None:
         queues: set[tuple[str, str]] = set()

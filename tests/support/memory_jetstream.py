@@ -44,6 +44,20 @@ class MemoryJetStream:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
         raise NotImplementedError
 
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+    ) -> list[Message]:
+        raise NotImplementedError
+
+    async def reopen(self, why: str) -> None:
+        raise NotImplementedError
+
     def on_disturbance(self, callback: Callable[[str], None]) -> None:
         self.disturbed.append(callback)
 

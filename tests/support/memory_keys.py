@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from keyledger.errors import not_found
 from keyledger.events import GENESIS, Epoch, Recorded, chain_hash
 from keyledger.wire import UseBatch
 from services.keys.ports import (
@@ -35,6 +36,7 @@ class MemoryKeys:
         self._data_keys: dict[str, bytes] = {}
         self._answers: dict[bytes, tuple[KeptAnswer, int]] = {}
         self._answering: set[bytes] = set()
+        self._deleted: set[str] = set()
         self._next_seq: dict[str, int] = {}
 
     # --- EventLog ---
@@ -59,6 +61,8 @@ class MemoryKeys:
         workspace_id, version = self._streams.get(command.stream_id, (command.workspace_id, 0))
         if (workspace_id, version) != (command.workspace_id, command.expected_version):
             raise VersionConflict
+        if command.events and command.workspace_id in self._deleted:
+            raise not_found()
         at = max(command.now, self._head().at)
         for event in command.events:
             version += 1
@@ -72,7 +76,15 @@ class MemoryKeys:
         if command.answer is not None:
             kept = KeptAnswer(command.answer.request_hash, command.answer.sealed, position, at)
             self._answers[command.answer.id] = (kept, command.answer.kept_until)
+        if any(event.type == "workspace_deleted" for event in command.events):
+            self._forget(command.workspace_id)
         return Appended(version, position, at, self.epoch)
+
+    def _forget(self, workspace_id: str) -> None:
+        self._deleted.add(workspace_id)
+        self._data_keys.pop(workspace_id, None)
+        gone = {name for name, (_, state) in self._states.items() if state.workspace_id == workspace_id}
+        self._states = {name: state for name, state in self._states.items() if name not in gone}
 
     def _record(self, command: Command, event: Any, version: int, at: int) -> None:
         head = self._head()

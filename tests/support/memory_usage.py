@@ -1,6 +1,6 @@
 """The usage service's ports in memory: a store, a feed, a bus, and one who lets callers in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -23,6 +23,7 @@ class MemoryUsageStore:
         self.lines: dict[bytes, tuple[int, int]] = {}
         self.buckets: dict[Granularity, dict[Bucket, Count]] = {granularity: {} for granularity in SIZES}
         self.last: dict[tuple[str, str], int] = {}
+        self.to_erase: list[str] = []
 
     async def position(self, line: bytes) -> int:
         self._check()
@@ -33,7 +34,9 @@ class MemoryUsageStore:
         left = max((each for each in self.lines.values() if each[0] < epoch.number), default=(0, 0))[1]
         return self.lines.setdefault(epoch.line, (epoch.number, min(left, head)))[1]
 
-    async def fold(self, epoch: Epoch, after: int, last: int, tally: Tally) -> bool:
+    async def fold(
+        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+    ) -> bool:
         self._check()
         if self.lines.get(epoch.line) != (epoch.number, after):
             return False
@@ -44,6 +47,18 @@ class MemoryUsageStore:
                 counts[bucket] = counts.get(bucket, NOTHING) + added
         for key, at in tally.sorted_last_used():
             self.last[key] = max(self.last.get(key, at), at)
+        self.to_erase += sorted(erased)
+        return True
+
+    async def erase_some(self) -> bool:
+        self._check()
+        if not self.to_erase:
+            return False
+        gone = self.to_erase.pop()
+        for counts in self.buckets.values():
+            for bucket in [bucket for bucket in counts if bucket.workspace_id == gone]:
+                del counts[bucket]
+        self.last = {key: at for key, at in self.last.items() if key[0] != gone}
         return True
 
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
@@ -145,6 +160,20 @@ class MemoryBus:
         self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> Message:
         raise BusUnavailable("nobody answers")
+
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+    ) -> list[Message]:
+        raise NotImplementedError
+
+    async def reopen(self, why: str) -> None:
+        raise NotImplementedError
 
     def on_disturbance(self, callback: Callable[[str], None]) -> None:
         self.disturbed.append(callback)

@@ -5,6 +5,7 @@ refuses to run as root, so there it runs as `nobody`, and when that user cannot 
 its binaries are copied next to the data.
 """
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -34,40 +35,85 @@ ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 T = TypeVar("T")
 
 
+class RestorablePostgres:
+    """A Postgres of its own that can be backed up, and taken back to that; its port and password stay."""
+
+    def __init__(self, folder: Path, user: str | None) -> None:
+        password = secrets.token_hex(16)
+        self._folder = folder
+        self._user = user
+        self._programs = _postgres_programs(folder, user)
+        self._data = _initdb(self._programs, folder, user, password)
+        self._port = _free_port()
+        self._server: Process | None = None
+        self.dsn = f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres"
+
+    async def start(self) -> None:
+        """Start it; on return it answers."""
+        argv = [
+            self._programs / "postgres",
+            "-D",
+            self._data,
+            "--listen_addresses=127.0.0.1",
+            f"--port={self._port}",
+            "--unix_socket_directories=",
+            *options.POSTGRES,
+        ]
+        log = self._folder / "postgres.log"
+        # SIGINT is Postgres's fast stop; SIGTERM would wait for every client to leave.
+        server = Process(
+            argv, log=log, env=ENVIRONMENT, cwd=self._folder, user=self._user, stop_signal=signal.SIGINT
+        )
+        self._server = server
+
+        async def answers() -> bool:
+            server.check_running()
+            return await postgres_answers(self.dsn)
+
+        await _started(server, answers)
+
+    def stop(self) -> None:
+        """Stop it; safe to repeat."""
+        if self._server is not None:
+            self._server.terminate()
+            self._server = None
+
+    async def back_up(self) -> None:
+        """Copy its data as they are now; it is away meanwhile."""
+        await self._away(self._data, self._folder / "backup")
+
+    async def restore(self) -> None:
+        """Go back to the backup, and forget what came after it."""
+        await self._away(self._folder / "backup", self._data)
+
+    async def _away(self, source: Path, target: Path) -> None:
+        await asyncio.to_thread(self.stop)
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "-a", source, target], check=True, timeout=60)
+        await self.start()
+
+
 @asynccontextmanager
-async def postgres() -> AsyncGenerator[str]:
-    """Yield the superuser's DSN of a new Postgres on 127.0.0.1; it is stopped and removed at the end.
+async def restorable_postgres() -> AsyncGenerator[RestorablePostgres]:
+    """Yield a new Postgres on 127.0.0.1, running; it is stopped and removed at the end.
 
     Raises `ServersUnavailableError` when the wheel is missing or initdb fails.
     """
     user = "nobody" if os.geteuid() == 0 else None
     with _folder(user) as folder:
-        programs = _postgres_programs(folder, user)
-        password = secrets.token_hex(16)
-        data = _initdb(programs, folder, user, password)
-        port = _free_port()
-        argv = [
-            programs / "postgres",
-            "-D",
-            data,
-            "--listen_addresses=127.0.0.1",
-            f"--port={port}",
-            "--unix_socket_directories=",
-            *options.POSTGRES,
-        ]
-        log = folder / "postgres.log"
-        dsn = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
-        # SIGINT is Postgres's fast stop; SIGTERM would wait for every client to leave.
-        with Process(
-            argv, log=log, env=ENVIRONMENT, cwd=folder, user=user, stop_signal=signal.SIGINT
-        ) as server:
+        server = RestorablePostgres(folder, user)
+        try:
+            await server.start()
+            yield server
+        finally:
+            server.stop()
 
-            async def answers() -> bool:
-                server.check_running()
-                return await postgres_answers(dsn)
 
-            await _started(server, answers)
-            yield dsn
+@asynccontextmanager
+async def postgres() -> AsyncGenerator[str]:
+    """As `restorable_postgres`, its superuser's DSN alone."""
+    async with restorable_postgres() as server:
+        yield server.dsn
 
 
 @asynccontextmanager

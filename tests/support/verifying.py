@@ -6,9 +6,11 @@ from typing import Any
 
 import httpx2
 
+from keyledger.digest import Peppers
 from keyledger.token import Secret
 from keyledger.verification.follower import Follower
 from keyledger.verification.limits import FixedWindow
+from keyledger.verification.proving import Prover
 from keyledger.verification.store import MemoryStore
 from keyledger.verification.uses import Uses
 from keyledger.verification.verifier import Verifier
@@ -22,7 +24,14 @@ class World:
     """One workspace in a log, and a verifier that follows only when `caught_up` is awaited."""
 
     def __init__(
-        self, *, limit: int = 1000, window: int = 60, uses: Uses | None = None, held: float = 900
+        self,
+        *,
+        limit: int = 1000,
+        window: int = 60,
+        uses: Uses | None = None,
+        held: float = 900,
+        peppers: Peppers = PEPPERS,
+        prover: Prover | None = None,
     ) -> None:
         self.clock = HandClock()
         self.bus = MemoryBus()
@@ -35,11 +44,12 @@ class World:
         self.verifier = Verifier(
             self.store,
             self.follower,
-            peppers=PEPPERS,
+            peppers=peppers,
             limits=FixedWindow(),
             uses=uses,
             clock=self.clock,
             prefixes=("cvtk", "oldp"),
+            prover=prover,
         )
 
     def add(self, stream: str, event: Any) -> None:

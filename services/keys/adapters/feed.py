@@ -5,6 +5,7 @@ What the data key of a destroyed workspace had sealed stays closed: `private` is
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -15,25 +16,38 @@ from keyledger import events, wire
 from keyledger.events import Epoch
 from keyledger.server.log_stream import Outgoing, SourceHead
 from keyledger.server.postgres import AWAY, STATEMENT_TIMEOUT, Pool, fetch, postgres_away
-from keyledger.server.seal import SealBroken, Sealer, open_text
-from keyledger.wire import Followed, Page, RecordedUses, Use
+from keyledger.server.seal import Sealer, TextOpener
+from keyledger.wire import ErasedUses, Followed, Page, RecordedUses, Use
+from services.keys.adapters.opening import opened
 
 _CACHED_KEYS = 10_000
+SLICE = 500
+"""Events opened before other work of this process gets its turn (some milliseconds)."""
 _HEAD = "SELECT epoch_number, epoch_line, position, hash FROM ledger.log_head"
 _USE_HEAD = """
     SELECT h.epoch_number, h.epoch_line, u.position, ''::bytea AS hash
       FROM ledger.log_head h, ledger.use_head u
 """
+# The data key is asked for each time, since anyone may have destroyed it.
+_EVENT = """
+    SELECT e.position, e.hash, e.stream_id, e.version, e.type, e.schema_version, e.workspace_id, e.at, e.data,
+           k.wrapped
+      FROM ledger.event e LEFT JOIN ledger.workspace_key k ON k.workspace_id = e.workspace_id
+"""
 # the row before the first gives the hash that the first event follows
-_AFTER = "SELECT * FROM ledger.event WHERE position >= $1 AND position <= $1 + $2 ORDER BY position"
+_AFTER = f"{_EVENT} WHERE e.position >= $1 AND e.position <= $1 + $2 ORDER BY e.position"
+_OF_STREAMS = f"""
+    {_EVENT} WHERE e.stream_id = ANY($1) AND e.position > $2 AND e.position <= $3 ORDER BY e.position
+"""
 _HASH_AT = "SELECT hash FROM ledger.event WHERE position = $1"
 _EPOCH_BASE = "SELECT base_hash FROM ledger.epoch WHERE base_position = $1 ORDER BY number DESC LIMIT 1"
-_WRAPPED = "SELECT workspace_id, wrapped FROM ledger.workspace_key WHERE workspace_id = ANY($1)"
 _USES_AFTER = """
-    SELECT b.position AS batch, b.at AS recorded_at, r.* FROM ledger.use_batch b
+    SELECT b.position AS batch, b.at AS recorded_at, d.workspace_id AS erased, r.* FROM ledger.use_batch b
       LEFT JOIN ledger.use_record r ON r.position = b.position
+      LEFT JOIN ledger.erasure d ON d.marker = b.position
      WHERE b.position > $1 AND b.position <= $1 + $2 ORDER BY b.position
 """
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 class KeyLogSource:
@@ -42,7 +56,7 @@ class KeyLogSource:
     def __init__(self, pool: Pool, sealer: Sealer) -> None:
         self._pool = pool
         self._sealer = sealer
-        self._keys: OrderedDict[str, bytes] = OrderedDict()
+        self._keys: OrderedDict[str, TextOpener] = OrderedDict()
 
     async def head(self) -> SourceHead:
         """The head, read from the primary in a snapshot of its own."""
@@ -72,14 +86,8 @@ class KeyLogSource:
         head = await self.head()
         records = await self.followed(after, limit)
         last = records[-1].position if records else after
-        return wire.frame(
-            [
-                msgspec.msgpack.encode(
-                    Page(head.epoch.number, head.epoch.line, head.position, head.hash, last)
-                ),
-                *map(msgspec.msgpack.encode, records),
-            ]
-        )
+        page = Page(head.epoch.number, head.epoch.line, head.position, head.hash, last)
+        return wire.frame([_ENCODER.encode(page), *map(_ENCODER.encode, records)])
 
     async def followed(self, after: int, limit: int) -> list[Followed]:
         """Events after a position, opened and without proofs."""
@@ -90,61 +98,35 @@ class KeyLogSource:
             rows = rows[1:]
         elif rows and after:
             return []
-        await self._learn({row["workspace_id"] for row in rows})
         found: list[Followed] = []
-        for row in rows:
-            found.append(
-                Followed(
-                    row["position"],
-                    previous,
-                    row["hash"],
-                    row["stream_id"],
-                    row["version"],
-                    row["type"],
-                    row["schema_version"],
-                    row["workspace_id"],
-                    row["at"],
-                    opened(row, self._keys.get(row["workspace_id"])),
-                )
-            )
+        for number, row in enumerate(rows, 1):
+            found.append(self._followed(row, previous))
             previous = row["hash"]
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
         return found
 
-    async def _learn(self, workspaces: set[str]) -> None:
-        unknown = [workspace for workspace in workspaces if workspace not in self._keys]
-        if unknown:
-            for row in await _fetch(self._pool, _WRAPPED, unknown):
-                self._keys[row["workspace_id"]] = self._sealer.unwrap(row["workspace_id"], row["wrapped"])
+    async def of_streams(self, stream_ids: Sequence[str], *, after: int, upto: int) -> list[Followed]:
+        """The events of these streams after `after` up to position `upto`; `previous_hash` is empty."""
+        rows = await _fetch(self._pool, _OF_STREAMS, list(stream_ids), after, upto)
+        return [self._followed(row, b"") for row in rows]
+
+    def forget(self, workspace_id: str) -> None:
+        """Drop the data key of a workspace that was deleted."""
+        self._keys.pop(workspace_id, None)
+
+    def _followed(self, row: Any, previous: bytes) -> Followed:
+        position, digest, stream, version, tag, schema_version, workspace, at, data, wrapped = row
+        opener = None if wrapped is None else self._keys.get(workspace) or self._learn(workspace, wrapped)
+        data = opened(data, stream, version, tag, opener)
+        return Followed(position, previous, digest, stream, version, tag, schema_version, workspace, at, data)
+
+    def _learn(self, workspace_id: str, wrapped: bytes) -> TextOpener:
+        opener = TextOpener(self._sealer.unwrap(workspace_id, wrapped))
+        self._keys[workspace_id] = opener
         while len(self._keys) > _CACHED_KEYS:
             self._keys.popitem(last=False)
-
-
-def opened(row: Any, data_key: bytes | None) -> bytes:
-    """An event's data with its private part open and its proof left out.
-
-    What cannot be read or opened stays as it is: its key fails closed at the followers, the others go on.
-    """
-    data: bytes = row["data"]
-    try:
-        event = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return data
-    sealed = event.get("private")
-    if sealed is None:
-        return data
-    event["private"] = None
-    if data_key is not None:
-        try:
-            plain = open_text(
-                data_key,
-                msgspec.convert(sealed, bytes, builtin_types=()),
-                events.private_place(row["stream_id"], row["version"], row["type"]),
-            )
-        except (SealBroken, msgspec.MsgspecError):
-            return data
-        event["private"] = msgspec.json.decode(plain)
-        event["private"].pop("proof", None)
-    return msgspec.json.encode(event)
+        return opener
 
 
 class UseLogSource:
@@ -184,8 +166,11 @@ class UseLogSource:
     async def batches(self, after: int, limit: int) -> list[RecordedUses]:
         """Batches after a position, oldest first."""
         grouped: dict[int, tuple[int, list[Use]]] = {}
+        erased: dict[int, str] = {}
         for row in await _fetch(self._pool, _USES_AFTER, after, limit):
             _, uses = grouped.setdefault(row["batch"], (row["recorded_at"], []))
+            if row["erased"] is not None:
+                erased[row["batch"]] = row["erased"]
             if row["workspace_id"] is not None:
                 uses.append(
                     Use(
@@ -199,7 +184,12 @@ class UseLogSource:
                         row["last_at"],
                     )
                 )
-        return [RecordedUses(position, at, tuple(uses)) for position, (at, uses) in grouped.items()]
+        return [
+            ErasedUses(position, at, (), (erased[position],))
+            if position in erased
+            else RecordedUses(position, at, tuple(uses))
+            for position, (at, uses) in grouped.items()
+        ]
 
 
 def _source_head(row: Any) -> SourceHead:

@@ -1,8 +1,8 @@
 """The log over Postgres: concurrent commands share one call of `ledger.append`, each with its own answer.
 
 One writer task takes all that waits, up to a bound, so that one commit (one fsync) serves many callers.
-An error that belongs to no single command has each re-run alone; a connection lost at COMMIT has the
-command looked up by its id before it is tried again.
+An error of the database has each re-run alone, so that only the one it belongs to is refused; a connection
+lost at COMMIT has each looked up by its id before it is tried again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import structlog
 
-from keyledger.errors import Refusal, unavailable
+from keyledger.errors import Refusal, not_found, unavailable
 from keyledger.events import Epoch
 from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch, postgres_away
 from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Command, VersionConflict
@@ -22,11 +22,14 @@ from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Com
 MAX_GROUP = 64
 MAX_WAITING = 1024
 ACQUIRE_TIMEOUT = 2.0
+_WORKSPACE_DELETED = "KL404"
 _APPEND = "SELECT * FROM ledger.append($1, $2)"
 _BY_COMMAND = """
     SELECT e.version, e.position, e.at, h.epoch_number, h.epoch_line
       FROM ledger.event e, ledger.log_head h WHERE e.command_id = $1 ORDER BY e.position DESC LIMIT 1
 """
+#: What is wrong with a command itself: the database refused it, or it could not even be sent.
+_POISON = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 _log = structlog.get_logger("keyledger.log")
 _Waiting: TypeAlias = tuple[Command, asyncio.Future[Appended]]
 
@@ -37,6 +40,8 @@ class PostgresLog:
     def __init__(self, pool: Pool, *, on_commit: Callable[[], None] = lambda: None) -> None:
         self._pool = pool
         self._on_commit = on_commit
+        self.committed: Appended | None = None
+        """The last commit of this process, which nobody else may have heard of yet."""
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._writer: asyncio.Task[None] | None = None
 
@@ -74,34 +79,45 @@ class PostgresLog:
                 _log.error("append_failed", error=type(error).__name__)
             finally:
                 for _, answer in group:
-                    if not answer.done():
-                        answer.set_exception(unavailable("outcome_unknown", "The write was interrupted."))
+                    _give(answer, unavailable("outcome_unknown", "The write was interrupted."))
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
             rows = await self._call([command for command, _ in group])
-        except (Refusal, *UNDONE):
+        except Exception as error:
+            await self._failed(group, error)
+        else:
+            for (_, answer), row in zip(group, rows, strict=True):
+                outcome = outcome_of(row)
+                if isinstance(outcome, Appended) and self._is_news(outcome):
+                    self.committed = outcome
+                _give(answer, outcome)
+            self._on_commit()
+
+    def _is_news(self, appended: Appended) -> bool:
+        last = self.committed
+        return last is None or last.epoch != appended.epoch or last.position < appended.position
+
+    async def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
+        alone = len(group) == 1
+        if isinstance(error, asyncpg.LockNotAvailableError) and not alone:
+            # the lock that did not come may be one command's own
+            await asyncio.gather(*(self._commit([waiting]) for waiting in group))
+        elif isinstance(error, (Refusal, *UNDONE)):
             # nothing was written
             for _, answer in group:
                 _give(answer, postgres_away())
-        except AWAY:
+        elif isinstance(error, AWAY) or not isinstance(error, _POISON):
             await asyncio.gather(*(self._settle(command, answer) for command, answer in group))
-        except asyncpg.PostgresError as error:
-            if len(group) == 1:
-                _log.error(
-                    "append_failed", error=type(error).__name__, why=str(getattr(error, "sqlstate", ""))
-                )
-                _give(group[0][1], Refusal("internal_error", "The write was refused by the database."))
-                return
+            self._on_commit()
+        elif alone:
+            _give(group[0][1], refused_by_database(error))
+        else:
             for waiting in group:
                 await self._commit([waiting])
-        else:
-            for (_, answer), row in zip(group, rows, strict=True):
-                _give(answer, _outcome(row))
-            self._on_commit()
 
     async def _call(self, commands: Sequence[Command]) -> Sequence[Any]:
-        rows = [_command_row(ordinal, command) for ordinal, command in enumerate(commands, 1)]
+        rows = [command_row(ordinal, command) for ordinal, command in enumerate(commands, 1)]
         events = [
             (ordinal, event.type, event.schema_version, event.actor, event.request_id, event.data)
             for ordinal, command in enumerate(commands, 1)
@@ -114,34 +130,47 @@ class PostgresLog:
             raise postgres_away() from None
         try:
             return await connection.fetch(_APPEND, rows, events)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
+            # the pool would ask the silent server to stop, and wait for its answer
             connection.terminate()
             raise
         finally:
             await self._pool.release(connection)
 
     async def _settle(self, command: Command, answer: asyncio.Future[Appended]) -> None:
-        """The connection broke: find out whether the command was committed, or try once more."""
+        """The connection broke, perhaps at the commit: find out what became of the command."""
         try:
-            outcome = await self._committed(command)
-            if outcome is None:
-                outcome = _outcome((await self._call([command]))[0])
-                if isinstance(outcome, VersionConflict):
-                    # the first try may have won after all
-                    outcome = await self._committed(command) or outcome
-            _give(answer, outcome)
-            self._on_commit()
-        except (Refusal, *AWAY):
+            _give(answer, await self._found_out(command))
+        except Exception as error:
+            if not isinstance(error, (Refusal, *AWAY, *UNDONE)):
+                _log.error("append_not_settled", error=type(error).__name__)
             _give(answer, unavailable("outcome_unknown", "The database went away; look before you retry."))
-        except asyncpg.PostgresError:
-            _give(answer, postgres_away())
+
+    async def _found_out(self, command: Command) -> Appended | Exception:
+        """What became of the command; nothing yet, then it is tried once more.
+
+        The first try may still be running, so a lock that does not come says nothing about it. Any answer
+        but `done` was given behind the first try's locks: one more look tells whether that one had won.
+        """
+        if (found := await self._committed(command)) is not None:
+            return found
+        try:
+            outcome = outcome_of((await self._call([command]))[0])
+        except (*AWAY, *UNDONE):
+            raise
+        except asyncpg.PostgresError as error:
+            outcome = refused_by_database(error)
+        if isinstance(outcome, Appended):
+            return outcome
+        return await self._committed(command) or outcome
 
     async def _committed(self, command: Command) -> Appended | None:
         rows = await fetch(self._pool, _BY_COMMAND, command.command_id)
         return _appended(rows[0]) if rows else None
 
 
-def _command_row(ordinal: int, command: Command) -> tuple[Any, ...]:
+def command_row(ordinal: int, command: Command) -> tuple[Any, ...]:
+    """The command as `ledger.append` takes it."""
     answer = command.answer
     return (
         ordinal,
@@ -161,7 +190,17 @@ def _command_row(ordinal: int, command: Command) -> tuple[Any, ...]:
     )
 
 
-def _outcome(row: Any) -> Appended | Exception:
+def refused_by_database(error: Exception) -> Refusal:
+    """What a caller is told of an error that is the command's own."""
+    if getattr(error, "sqlstate", None) == _WORKSPACE_DELETED:
+        return not_found()
+    # the class only: a driver's message may quote what people typed
+    _log.error("append_refused", error=type(error).__name__, why=str(getattr(error, "sqlstate", "")))
+    return Refusal("internal_error", "The write was refused by the database.")
+
+
+def outcome_of(row: Any) -> Appended | Exception:
+    """What `ledger.append` says came of a command."""
     match row["outcome"]:
         case "done":
             return _appended(row)

@@ -12,7 +12,12 @@ from services.keys.ports import HeadNow, KeptAnswer, KeyFilter, Stored
 _HEAD = "h.epoch_number, h.epoch_line, h.position AS head_position, h.hash AS head_hash, h.at AS head_at"
 _STATE = "s.stream_id, s.workspace_id, s.version, s.position, s.created_position, s.body"
 _ONLY_HEAD = f"SELECT {_HEAD} FROM ledger.log_head h"  # noqa: S608 — these are constants
-_GET = f"SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN ledger.state s ON s.stream_id = $1"  # noqa: S608
+#: The state of a deleted workspace's key waits for its erasure and is not there for anyone.
+_THERE = "NOT EXISTS (SELECT FROM ledger.erasure d WHERE d.workspace_id = s.workspace_id)"
+_GET = f"""
+    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h
+      LEFT JOIN ledger.state s ON s.stream_id = $1 AND {_THERE}
+"""  # noqa: S608
 _CREDENTIAL = f"""
     SELECT {_STATE} FROM ledger.state s WHERE s.stream_id = $1 AND s.kind = 'key'
      UNION ALL
@@ -28,7 +33,7 @@ _STATUS = """
 _KEYS = f"""
     SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
         SELECT * FROM ledger.state s
-         WHERE s.kind = 'key' AND s.workspace_id = $1
+         WHERE s.kind = 'key' AND s.workspace_id = $1 AND {_THERE}
            AND ($2::bigint IS NULL OR s.created_position < $2)
            AND ($3::text IS NULL OR s.body ->> 'environment' = $3)
            AND ($4::text IS NULL OR s.body ->> 'external_id' = $4)

@@ -22,6 +22,7 @@ from keyledger.events import (
     KeyChanged,
     KeyCreated,
     KeyEvent,
+    KeyImported,
     KeyRevoked,
     KeyRotated,
     KeyText,
@@ -31,34 +32,17 @@ from keyledger.events import (
     RateLimit,
     Reason,
     Retire,
+    SecretDigested,
+    SecretRetired,
 )
-from services.keys.domain import values
+from services.keys.domain import secrets, values
 from services.keys.domain.principal import Principal
+from services.keys.domain.secrets import Secret
 
 #: Stands for the moment of an event that is not committed yet; the append puts the real one in.
 PENDING = -1
-#: Retired secrets whose digests are kept, so that they are told from unknown ones.
-KEPT_SECRETS = 64
 _Part = TypeVar("_Part", KeyChanged, KeyTextChange)
 Status: TypeAlias = Literal["active", "disabled", "revoked", "expired"]
-
-
-class Secret(Struct, frozen=True, omit_defaults=True):
-    """One secret of a key; it ends at `valid_until` (µs), None while it is the current one.
-
-    `dropped_at` is the moment of the rotation after the one that replaced it: it ends then at the latest.
-    """
-
-    hint: str
-    digests: dict[str, bytes]
-    created_at: int
-    valid_until: int | None = None
-    dropped_at: int | None = None
-    proof: str | None = None
-
-    def valid(self, now: int) -> bool:
-        """Whether it may still be presented."""
-        return all(end is None or end > now for end in (self.valid_until, self.dropped_at))
 
 
 class Key(Struct, frozen=True, omit_defaults=True):
@@ -93,7 +77,7 @@ class Key(Struct, frozen=True, omit_defaults=True):
 
 
 class CreateKey(Struct, frozen=True):
-    """Make a key. The id and the secret are minted by the caller of `decide`."""
+    """Make a key. The caller of `decide` mints the id, and the secret unless it is `foreign`."""
 
     by: Principal
     system: bool
@@ -107,6 +91,7 @@ class CreateKey(Struct, frozen=True):
     rate_limit: RateLimit | None = None
     external_id: str | None = None
     metadata: dict[str, str] = {}
+    foreign: bool = False
 
 
 class ChangeKey(Struct, frozen=True):
@@ -145,7 +130,20 @@ class RevokeKey(Struct, frozen=True):
     if_match: int | None = None
 
 
-KeyCommand: TypeAlias = CreateKey | ChangeKey | RotateKey | RevokeKey
+class RecordDigests(Struct, frozen=True):
+    """A secret was proven: record its digests under peppers it had none for."""
+
+    secret: int
+    digests: dict[str, bytes]
+
+
+class RetirePrevious(Struct, frozen=True):
+    """The secret of this version was used: end the one before it, if the key was rotated so."""
+
+    used: int
+
+
+KeyCommand: TypeAlias = CreateKey | ChangeKey | RotateKey | RevokeKey | RecordDigests | RetirePrevious
 
 
 class Context(Struct, frozen=True):
@@ -168,6 +166,11 @@ def decide(command: KeyCommand, key: Key | None, *, now: int) -> list[KeyEvent]:
             return [_rotate(command, _existing(key), now)]
         case RevokeKey():
             return _revoke(command, _existing(key))
+        case RecordDigests():
+            return _record_digests(command, _existing(key))
+        case RetirePrevious():
+            ended = secrets.to_retire(_existing(key).secrets, command.used, now)
+            return [] if ended is None else [SecretRetired(ended.version)]
         case _:
             assert_never(command)
 
@@ -185,10 +188,11 @@ def _changeable(key: Key, if_match: int | None) -> None:
         raise key_revoked()
 
 
-def _create(command: CreateKey, now: int) -> KeyCreated:
+def _create(command: CreateKey, now: int) -> KeyCreated | KeyImported:
     scopes = values.scopes(command.scopes, system=command.system)
     command.by.covers(scopes)
-    return KeyCreated(
+    kind = KeyImported if command.foreign else KeyCreated
+    return kind(
         environment=command.environment,
         scopes=scopes,
         secret=command.secret,
@@ -276,9 +280,17 @@ def _revoke(command: RevokeKey, key: Key) -> list[KeyEvent]:
     return [KeyRevoked(private=Reason(reason, note) if reason or note else None)]
 
 
+def _record_digests(command: RecordDigests, key: Key) -> list[KeyEvent]:
+    for secret in key.secrets:
+        new = {name: digest for name, digest in command.digests.items() if name not in secret.digests}
+        if secret.version == command.secret and new:
+            return [SecretDigested(secret.version, new)]
+    return []
+
+
 def evolve(key: Key | None, event: KeyEvent, context: Context) -> Key:
     """Fold one recorded event into the state. Never refuses: the past happened."""
-    if isinstance(event, KeyCreated):
+    if isinstance(event, KeyCreated | KeyImported):
         return _created(event, context)
     assert key is not None, "a key's first event is key_created"  # noqa: S101 — the log's own invariant
     version = key.version + 1
@@ -286,14 +298,21 @@ def evolve(key: Key | None, event: KeyEvent, context: Context) -> Key:
         case KeyChanged():
             return _changed(msgspec.structs.replace(key, version=version), event)
         case KeyRotated():
-            return msgspec.structs.replace(key, version=version, secrets=_rotated(key, event, context.at))
+            held = secrets.rotated(key.secrets, event, context.at, version)
+            return msgspec.structs.replace(key, version=version, secrets=held)
         case KeyRevoked():
             return msgspec.structs.replace(key, version=version, revoked_at=context.at)
+        case SecretDigested():
+            held = secrets.digested(key.secrets, event.secret, event.digests)
+            return msgspec.structs.replace(key, version=version, secrets=held)
+        case SecretRetired():
+            held = secrets.retired(key.secrets, event.secret, context.at)
+            return msgspec.structs.replace(key, version=version, secrets=held)
         case _:
             assert_never(event)
 
 
-def _created(event: KeyCreated, context: Context) -> Key:
+def _created(event: KeyCreated | KeyImported, context: Context) -> Key:
     text = event.private if isinstance(event.private, KeyText) else KeyText(name="")
     return Key(
         id=context.stream_id,
@@ -301,7 +320,7 @@ def _created(event: KeyCreated, context: Context) -> Key:
         environment=event.environment,
         name=text.name,
         scopes=event.scopes,
-        secrets=(Secret(event.secret.hint, event.secret.digests, context.at, proof=text.proof),),
+        secrets=secrets.first(event.secret, context.at, text.proof, foreign=isinstance(event, KeyImported)),
         created_at=context.at,
         created_by=context.actor,
         version=1,
@@ -324,17 +343,3 @@ def _changed(key: Key, event: KeyChanged) -> Key:
         if field != "private" and getattr(part, field) is not UNSET
     }
     return msgspec.structs.replace(key, **new)
-
-
-def _rotated(key: Key, event: KeyRotated, at: int) -> tuple[Secret, ...]:
-    ended = (_ended(secret, event.previous_valid_until, at) for secret in key.secrets)
-    proof = event.private.proof if isinstance(event.private, Proof) else None
-    new = Secret(event.secret.hint, event.secret.digests, at, proof=proof)
-    return (*ended, new)[-KEPT_SECRETS:]
-
-
-def _ended(secret: Secret, until: int, at: int) -> Secret:
-    # the current one ends with the overlap, an older one now; `at` may be PENDING and is never compared
-    if secret.valid_until is None:
-        return msgspec.structs.replace(secret, valid_until=until)
-    return secret if secret.dropped_at is not None else msgspec.structs.replace(secret, dropped_at=at)

@@ -7,8 +7,15 @@ from typing import TypeAlias, assert_never
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from keyledger.errors import not_found, precondition_failed
-from keyledger.events import RateLimit, WorkspaceChanged, WorkspaceCreated, WorkspaceEvent, WorkspaceText
+from keyledger.errors import conflict, not_found, precondition_failed
+from keyledger.events import (
+    RateLimit,
+    WorkspaceChanged,
+    WorkspaceCreated,
+    WorkspaceDeleted,
+    WorkspaceEvent,
+    WorkspaceText,
+)
 from services.keys.domain import values
 from services.keys.domain.key import Context
 from services.keys.domain.principal import WORKSPACE_WRITE, Principal
@@ -17,7 +24,10 @@ DEFAULT_RATE_LIMIT = RateLimit(limit=1000, window_seconds=60)
 
 
 class Workspace(Struct, frozen=True, omit_defaults=True):
-    """The state of one workspace. Suspension stops verification, not management."""
+    """The state of one workspace. Suspension stops verification, not management.
+
+    A deleted one has no state that is kept: the log alone knows that it was.
+    """
 
     id: str
     name: str
@@ -26,6 +36,7 @@ class Workspace(Struct, frozen=True, omit_defaults=True):
     version: int
     suspended: bool = False
     system: bool = False
+    deleted: bool = False
 
 
 class CreateWorkspace(Struct, frozen=True):
@@ -47,7 +58,14 @@ class ChangeWorkspace(Struct, frozen=True):
     suspended: bool | UnsetType = UNSET
 
 
-WorkspaceCommand: TypeAlias = CreateWorkspace | ChangeWorkspace
+class DeleteWorkspace(Struct, frozen=True):
+    """Forget the workspace with all its keys, for ever; only operators do."""
+
+    by: Principal
+    if_match: int | None = None
+
+
+WorkspaceCommand: TypeAlias = CreateWorkspace | ChangeWorkspace | DeleteWorkspace
 
 
 def decide(command: WorkspaceCommand, workspace: Workspace | None) -> list[WorkspaceEvent]:
@@ -63,14 +81,29 @@ def decide(command: WorkspaceCommand, workspace: Workspace | None) -> list[Works
                 )
             ]
         case ChangeWorkspace():
-            return _change(command, workspace)
+            return _change(command, _existing(workspace))
+        case DeleteWorkspace():
+            return [_delete(command, _existing(workspace))]
         case _:
             assert_never(command)
 
 
-def _change(command: ChangeWorkspace, workspace: Workspace | None) -> list[WorkspaceEvent]:
-    if workspace is None:
+def _existing(workspace: Workspace | None) -> Workspace:
+    if workspace is None or workspace.deleted:
         raise not_found()
+    return workspace
+
+
+def _delete(command: DeleteWorkspace, workspace: Workspace) -> WorkspaceDeleted:
+    command.by.need_admin()
+    if command.if_match is not None and command.if_match != workspace.version:
+        raise precondition_failed(workspace.version)
+    if workspace.system:
+        raise conflict("The system workspace holds the operators' own keys and cannot be deleted.")
+    return WorkspaceDeleted()
+
+
+def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEvent]:
     for field in ("rate_limit", "suspended"):
         if getattr(command, field) is not UNSET:
             command.by.need_admin(field)
@@ -94,6 +127,9 @@ def _change(command: ChangeWorkspace, workspace: Workspace | None) -> list[Works
 
 def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context) -> Workspace:
     """Fold one recorded event into the state. Never refuses: the past happened."""
+    if isinstance(event, WorkspaceDeleted):
+        assert workspace is not None, "what is deleted was there"  # noqa: S101
+        return msgspec.structs.replace(workspace, version=workspace.version + 1, name="", deleted=True)
     text = event.private if isinstance(event.private, WorkspaceText) else WorkspaceText()
     if isinstance(event, WorkspaceCreated):
         return Workspace(

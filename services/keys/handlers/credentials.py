@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 
-import msgspec
-
 from keyledger.clock import Clock
-from keyledger.digest import Peppers
 from keyledger.errors import insufficient_permissions, invalid_api_key, missing_api_key
-from keyledger.token import Token, parse
-from services.keys.domain.key import Key
 from services.keys.domain.principal import Principal
-from services.keys.ports import States
+from services.keys.domain.tellings import refused
+from services.keys.handlers.proofs import Proofs
+from services.keys.ports import Epochs
 
 
 class Credentials:
-    """Proves management keys. `prefixes` are the token prefixes that are accepted."""
+    """Proves management keys."""
 
-    def __init__(self, states: States, peppers: Peppers, clock: Clock, prefixes: tuple[str, ...]) -> None:
-        self._states = states
-        self._peppers = peppers
+    def __init__(self, proofs: Proofs, clock: Clock, epochs: Epochs) -> None:
+        self._proofs = proofs
         self._clock = clock
-        self._prefixes = prefixes
+        self._epochs = epochs
 
-    async def prove(self, api_key: str | None, *, bearer: bool = False, ip: str | None = None) -> Principal:
+    async def prove(
+        self, api_key: str | None, *, bearer: bool = False, ip: str | None = None, request_id: str = ""
+    ) -> Principal:
         """The principal that holds this key.
 
         Raises `missing_api_key` or `invalid_api_key`, the same for an unknown, a wrong, a revoked, a disabled
@@ -33,20 +31,15 @@ class Credentials:
         """
         if api_key is None:
             raise invalid_api_key() if bearer else missing_api_key()
-        token = parse(api_key, self._prefixes)
-        if not isinstance(token, Token):
-            raise invalid_api_key()
-        found = await self._states.credential(token.key_id)
-        if found is None:
-            self._peppers.proves(token.text, {})
-            raise invalid_api_key()
-        key = msgspec.json.decode(found[0].body, type=Key)
+        holder = await self._proofs.holder(api_key)
         now = self._clock.now()
-        proven = [
-            self._peppers.proves(token.text, secret.digests) and secret.valid(now) for secret in key.secrets
-        ]
-        if not any(proven) or key.status(now) != "active":
+        if holder is None or not holder.secret.valid(now) or holder.key.status(now) != "active":
             raise invalid_api_key()
+        if refused(await self._epochs.lost(holder.key.id), holder.secret.version, now):
+            # the log was restored to before this key was denied, and nobody has accepted that yet
+            raise invalid_api_key()
+        self._proofs.settle(holder, request_id)
+        key = holder.key
         if key.allowed_ips is not None and not _within(ip, key.allowed_ips):
             raise insufficient_permissions("This key may not be used from this address.")
         return Principal(key.id, key.workspace_id, frozenset(key.scopes))

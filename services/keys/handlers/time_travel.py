@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from keyledger.clock import Clock, parse_rfc3339
 from keyledger.errors import invalid_request, not_found
-from keyledger.events import KeyChanged, KeyCreated, KeyEvent, KeyRevoked, KeyRotated, Recorded
+from keyledger.events import KeyEvent, Recorded
 from services.keys.domain.key import Context, Key, evolve
 from services.keys.handlers.history import History
 from services.keys.ports import KeyFilter, States
@@ -83,7 +83,7 @@ class TimeTravel:
             for recorded, event in page:
                 if recorded.position > then.position:
                     return
-                if isinstance(event, KeyCreated | KeyChanged | KeyRotated | KeyRevoked):
+                if isinstance(event, KeyEvent):
                     yield recorded, event
             if len(page) < _PAGE:
                 return

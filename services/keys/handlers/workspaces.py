@@ -1,11 +1,14 @@
-"""What can be done with workspaces: create and change, each as one plan for the writer."""
+"""What can be done with workspaces: create, change, delete, each as one plan for the writer."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from keyledger.server.ids import new_id
 from services.keys.domain.workspace import (
     ChangeWorkspace,
     CreateWorkspace,
+    DeleteWorkspace,
     Workspace,
     WorkspaceCommand,
     decide,
@@ -16,10 +19,11 @@ from services.keys.handlers.writing import Plan, Writer, Written
 
 
 class Workspaces:
-    """Runs the commands on workspaces."""
+    """Runs the commands on workspaces. `on_deleted` is called after a deletion, to have the rest erased."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, *, on_deleted: Callable[[], None] = lambda: None) -> None:
         self._writer = writer
+        self._on_deleted = on_deleted
 
     async def create(self, asked: Asked, command: CreateWorkspace) -> Written[Workspace]:
         """A new workspace; `asked.workspace_id` is not looked at."""
@@ -28,6 +32,12 @@ class Workspaces:
     async def change(self, asked: Asked, command: ChangeWorkspace) -> Written[Workspace]:
         """The workspace with some fields changed."""
         return await self._run(asked, asked.workspace_id, command)
+
+    async def delete(self, asked: Asked, command: DeleteWorkspace) -> Written[Workspace]:
+        """The workspace as it was last; what was kept of it is being erased."""
+        done = await self._run(asked, asked.workspace_id, command)
+        self._on_deleted()
+        return done
 
     async def _run(self, asked: Asked, workspace_id: str, command: WorkspaceCommand) -> Written[Workspace]:
         return await self._writer.run(

@@ -111,12 +111,16 @@ class Writer:
         if asked is None:
             return await self._attempts(plan)
         if asked.id in self._running:
-            raise _in_progress()
+            raise in_progress()
         self._running.add(asked.id)
         try:
             return await self._repeated(plan, asked) or await self._attempts(plan)
         finally:
             self._running.discard(asked.id)
+
+    def forget(self, workspace_id: str) -> None:
+        """Drop the data key of a workspace that was deleted."""
+        self._data_keys.pop(workspace_id, None)
 
     async def _attempts(self, plan: Plan[S]) -> Written[S]:
         for _ in range(ATTEMPTS):
@@ -125,7 +129,7 @@ class Writer:
             except VersionConflict:
                 continue
             except AnswerInProgress:
-                raise _in_progress() from None
+                raise in_progress() from None
             except AlreadyAnswered:
                 repeated = plan.idempotency and await self._repeated(plan, plan.idempotency)
                 if repeated:
@@ -153,27 +157,19 @@ class Writer:
             head = await self._states.head()
             return Appended(version, stored.position, now, head.epoch)
         data_key, wrapped = await self._data_key(plan, new=stored is None)
-        pending = _fold(plan, before, decided, PENDING)
-        body = msgspec.json.encode(pending)
-        command = Command(
-            command_id=UUID(int=uuid_utils.uuid7().int),
-            stream_id=plan.stream_id,
-            kind=plan.kind,
-            workspace_id=plan.workspace_id,
-            expected_version=version,
-            now=now,
-            events=tuple(
-                _sealed(plan, event, number, data_key) for number, event in enumerate(decided, version + 1)
-            ),
-            body=body,
-            stamps=pending_paths(msgspec.json.decode(body)),
-            data_key=wrapped,
-            answer=self._answer(plan, body, changed=bool(decided), now=now),
+        command = msgspec.structs.replace(
+            _command(plan, before, decided, version=version, data_key=data_key, now=now), data_key=wrapped
         )
-        appended = await self._log.append(command)
+        answer = self._answer(plan, command.body, changed=bool(decided), now=now)
+        appended = await self._log.append(msgspec.structs.replace(command, answer=answer))
         if wrapped is not None:
             self._remember(plan.workspace_id, data_key)
         return appended
+
+    async def creation(self, plan: Plan[S], decided: Sequence[Event], now: int) -> Command:
+        """The command that creates a stream with these events, for whoever appends several at once."""
+        data_key, _ = await self._data_key(plan, new=False)
+        return _command(plan, None, decided, version=0, data_key=data_key, now=now)
 
     async def _data_key(self, plan: Plan[S], *, new: bool) -> tuple[bytes, bytes | None]:
         if new and plan.kind == "workspace":
@@ -213,15 +209,40 @@ class Writer:
             )
         plain = self._sealer.open_answer(asked.key, found.sealed, asked.id)
         kept = msgspec.json.decode(plain, type=_Kept)
-        body = msgspec.json.decode(bytes(kept.body))
-        for path in pending_paths(body):
-            _put(body, path, found.at)
-        state = msgspec.convert(body, plan.state)
+        state = restored(bytes(kept.body), plan.state, found.at)
         head = await self._states.head()
         return Written(state, found.at, found.position, head.epoch, kept.changed, kept.token)
 
 
-def _in_progress() -> Refusal:
+def restored(body: bytes, state: type[S], at: int) -> S:
+    """The state of a kept body, with the moment of its commit in place."""
+    content = msgspec.json.decode(body)
+    for path in pending_paths(content):
+        _put(content, path, at)
+    return msgspec.convert(content, state)
+
+
+def _command(
+    plan: Plan[S], before: S | None, decided: Sequence[Event], *, version: int, data_key: bytes, now: int
+) -> Command:
+    body = msgspec.json.encode(_fold(plan, before, decided, PENDING))
+    return Command(
+        command_id=UUID(int=uuid_utils.uuid7().int),
+        stream_id=plan.stream_id,
+        kind=plan.kind,
+        workspace_id=plan.workspace_id,
+        expected_version=version,
+        now=now,
+        events=tuple(
+            _sealed(plan, event, number, data_key) for number, event in enumerate(decided, version + 1)
+        ),
+        body=body,
+        stamps=pending_paths(msgspec.json.decode(body)),
+    )
+
+
+def in_progress() -> Refusal:
+    """The same Idempotency-Key is being answered."""
     return Refusal(
         "idempotency_in_progress",
         "A request with this Idempotency-Key is being answered.",

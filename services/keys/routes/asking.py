@@ -42,7 +42,12 @@ class Asking:
         key = presented[0] if presented and presented[0] else None
         bearer = bool(header_values(request.scope["headers"], b"authorization"))
         client = request.client
-        by = await self._credentials.prove(key, bearer=bearer, ip=client.host if client else None)
+        by = await self._credentials.prove(
+            key,
+            bearer=bearer,
+            ip=client.host if client else None,
+            request_id=str(request.scope["state"]["request_id"]),
+        )
         if workspace_id is not None:
             if not is_id(workspace_id, "ws"):
                 raise not_found()

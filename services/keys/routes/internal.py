@@ -15,7 +15,7 @@ from keyledger.token import is_id
 from keyledger.wire import Head, HeadQuestion
 from services.keys.domain.principal import FEED_READ
 from services.keys.domain.values import SYSTEM_SCOPES, WORKSPACE_SCOPES
-from services.keys.ports import Feed, States, UseFeed
+from services.keys.ports import Feed, Snapshots, States, UseFeed
 from services.keys.routes import shapes, views
 from services.keys.routes.asking import Asking, Http, answer, key_id
 
@@ -27,9 +27,10 @@ def internal_routes(
     states: States,
     feed: Feed,
     use_feed: UseFeed,
+    snapshots: Snapshots,
     head_of: Callable[[HeadQuestion], Awaitable[Head]],
 ) -> Sequence[HTTPRouteHandler]:
-    """Feeds, head and authorization."""
+    """Feeds, snapshot, head and authorization."""
 
     async def feed_query(request: Http) -> shapes.FeedQuery:
         by = await asking.caller(request)
@@ -55,6 +56,17 @@ def internal_routes(
         return Response(await use_feed.uses(query.after, query.limit), media_type=_BINARY)
 
     @get(
+        "/v1/snapshot",
+        summary="The state of every key and workspace, page by page, length-prefixed binary",
+        operation_class=documented(query=shapes.SnapshotQuery),
+    )
+    async def snapshot(request: Http) -> Response[bytes]:
+        by = await asking.caller(request)
+        by.need(FEED_READ)
+        query = asking.query(request, shapes.SnapshotQuery)
+        return Response(await snapshots.page(query.after, query.limit, query.since), media_type=_BINARY)
+
+    @get(
         "/v1/head",
         summary="The head of the log, read after the question arrived",
         operation_class=documented(query=shapes.HeadQuery),
@@ -63,7 +75,7 @@ def internal_routes(
         by = await asking.caller(request)
         by.need(FEED_READ)
         query = asking.query(request, shapes.HeadQuery)
-        found = await head_of(HeadQuestion(query.nonce, ""))
+        found = await head_of(_question(query))
         headers = {"x-keyledger-position": str(found.position)}
         if "application/msgpack" in request.headers.get("accept", ""):
             return Response(msgspec.msgpack.encode(found), media_type="application/msgpack", headers=headers)
@@ -101,4 +113,14 @@ def internal_routes(
         by.need(body.scope)
         return answer(views.AuthorizedView(by.actor, body.workspace_id, tuple(sorted(by.scopes))))
 
-    return [key_feed, uses, head, authorize]
+    return [key_feed, uses, snapshot, head, authorize]
+
+
+def _question(query: shapes.HeadQuery) -> HeadQuestion:
+    if not query.question:
+        return HeadQuestion(query.nonce, "")
+    try:
+        question = msgspec.msgpack.decode(bytes.fromhex(query.question), type=HeadQuestion)
+    except (ValueError, msgspec.MsgspecError):
+        raise invalid_request("Not what a follower asks.", field="question") from None
+    return msgspec.structs.replace(question, nonce=query.nonce or question.nonce)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from keyledger.clock import parse_rfc3339
 from keyledger.errors import invalid_request
 from keyledger.events import Environment, OnOutage, RateLimit, Retire
 
+MAX_IMPORTED = 1000
 Limit = Annotated[int, Meta(ge=1, le=200)]
 
 
@@ -98,6 +99,46 @@ class AuthorizeShape(Shape):
     key_id: str | None = None
 
 
+class ImportShape(Shape):
+    """`POST …/keys/import`; each of `keys` is decoded by itself, as an `ImportKeyShape`."""
+
+    keys: Annotated[tuple[Raw, ...], Meta(min_length=1, max_length=MAX_IMPORTED)]
+
+    def __repr__(self) -> str:
+        return "ImportShape(***)"
+
+
+class ImportKeyShape(CreateKeyShape):
+    """A key whose token another system made: exactly one of its SHA-256 (hex or base64) and its text."""
+
+    sha256: str | UnsetType = UNSET
+    plaintext: str | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return "ImportKeyShape(***)"
+
+
+class DocumentedImportShape(Shape):
+    """`POST …/keys/import` as it is documented."""
+
+    keys: Annotated[tuple[ImportKeyShape, ...], Meta(min_length=1, max_length=MAX_IMPORTED)]
+
+
+class ProveShape(Shape):
+    """`POST /v1/prove`: whose secret is this token?"""
+
+    key: str
+
+    def __repr__(self) -> str:
+        return "ProveShape(***)"
+
+
+class RetirePepperShape(Shape):
+    """`POST /v1/peppers/{pepper}/retire`; `force` though keys are left."""
+
+    force: bool = False
+
+
 class NoQuery(Shape):
     """No query parameter is taken."""
 
@@ -138,10 +179,19 @@ class FeedQuery(Shape):
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
 
 
+class SnapshotQuery(Shape):
+    """A snapshot page: the streams behind an id, read at the position `since` (the first page's) or later."""
+
+    after: Annotated[str, Meta(pattern=r"^((key|ws)_[0-9A-Za-z]{22})?$")] = ""
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    since: Annotated[int, Meta(ge=0, le=2**62)] = 0
+
+
 class HeadQuery(Shape):
-    """The nonce comes back in the answer."""
+    """The nonce comes back in the answer. `question` is what a follower asks on the bus, in hex."""
 
     nonce: Annotated[str, Meta(max_length=64)] = ""
+    question: Annotated[str, Meta(max_length=4096)] = ""
 
 
 def moment(text: str | None | UnsetType, field: str) -> int | None | UnsetType:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from keyledger.clock import rfc3339
-from keyledger.events import Epoch, Event, KeyCreated, KeyRotated, RateLimit, Recorded, Unknown
+from keyledger.events import (
+    Epoch,
+    EpochStarted,
+    Event,
+    KeyCreated,
+    KeyImported,
+    KeyRotated,
+    RateLimit,
+    Recorded,
+    SecretDigested,
+    Unknown,
+)
 from services.keys.domain.key import Key, Status
 from services.keys.domain.workspace import Workspace
 from services.keys.handlers.receipts import Receipt
@@ -85,6 +96,60 @@ class RevokedKeyView(WrittenKeyView, frozen=True, kw_only=True, omit_defaults=Tr
     receipt: ReceiptView | None = None
 
 
+class ImportResultView(Struct, frozen=True):
+    """One imported key, and its place in the request."""
+
+    index: int
+    status: Literal["created"]
+    key: KeyView
+
+
+class ImportedView(Struct, frozen=True):
+    """The imported keys in the order of the request, and where the last of them stands."""
+
+    results: tuple[ImportResultView, ...]
+    position: int
+    epoch: str
+
+
+class ProvenView(Struct, frozen=True, omit_defaults=True):
+    """Whose secret it is and where its digest stands in the log; or that it is nobody's."""
+
+    proven: bool
+    key_id: str | None = None
+    position: int | None = None
+    epoch: str | None = None
+
+
+class HoldingView(Struct, frozen=True):
+    """A live verifier, and the peppers it holds."""
+
+    verifier: str
+    held: tuple[str, ...]
+
+
+class PeppersView(Struct, frozen=True):
+    """The peppers: which is active, which this service holds, which are done with, and who holds what.
+
+    `left` keys have a good secret without a digest under the active pepper.
+    """
+
+    active: str
+    held: tuple[str, ...]
+    retired: tuple[str, ...]
+    verifiers: tuple[HoldingView, ...]
+    left: int
+
+
+class RetiredPepperView(Struct, frozen=True):
+    """A pepper that is done with."""
+
+    retired: str
+    left: int
+    position: int
+    epoch: str
+
+
 class KeyListView(Struct, frozen=True):
     """A page of keys."""
 
@@ -102,6 +167,14 @@ class WorkspaceView(Struct, frozen=True):
     suspended: bool
     created_at: str
     version: int
+    position: int
+    epoch: str
+
+
+class DeletedWorkspaceView(Struct, frozen=True):
+    """A workspace that was deleted at this position; what was kept of it is being erased."""
+
+    id: str
     position: int
     epoch: str
 
@@ -209,8 +282,12 @@ def _event_data(event: Event) -> dict[str, Any]:
     if isinstance(private, dict):
         data |= private
     data.pop("proof", None)
-    if isinstance(event, KeyCreated | KeyRotated):
+    if isinstance(event, KeyCreated | KeyImported | KeyRotated):
         data["secret"] = {"hint": event.secret.hint}
+    if isinstance(event, SecretDigested):
+        data = {"secret": event.secret, "peppers": sorted(event.digests)}
+    if isinstance(event, EpochStarted):
+        data["line"] = event.line.hex()
     for field in _MOMENTS:
         if isinstance(data.get(field), int):
             data[field] = rfc3339(data[field])

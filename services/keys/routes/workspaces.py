@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from litestar import Response, get, patch, post
+from litestar import Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from msgspec import UnsetType
 
 from keyledger.errors import invalid_request, not_found
 from keyledger.server.openapi import documented
 from services.keys.domain.principal import KEYS_READ, WORKSPACE_WRITE
-from services.keys.domain.workspace import DEFAULT_RATE_LIMIT, ChangeWorkspace, CreateWorkspace, Workspace
+from services.keys.domain.workspace import (
+    DEFAULT_RATE_LIMIT,
+    ChangeWorkspace,
+    CreateWorkspace,
+    DeleteWorkspace,
+    Workspace,
+)
 from services.keys.handlers.history import History
 from services.keys.handlers.workspaces import Workspaces
 from services.keys.ports import HeadNow, States, Stored
@@ -26,7 +32,7 @@ _LARGEST_POSITION = 2**63 - 1
 def workspace_routes(
     asking: Asking, workspaces: Workspaces, states: States, history: History, cursors: Cursors
 ) -> Sequence[HTTPRouteHandler]:
-    """Create, list, show and change workspaces; read events."""
+    """Create, list, show, change and delete workspaces; read events."""
 
     async def stored_workspace(ws: str) -> tuple[Stored, HeadNow]:
         stored, head = await states.get(ws)
@@ -121,6 +127,21 @@ def workspace_routes(
         view = views.workspace_view(done.state, done.position, done.epoch)
         return answer(view, version=done.state.version)
 
+    @delete(
+        "/v1/workspaces/{ws:str}",
+        summary="Forget a workspace with all its keys, for ever (operators)",
+        operation_class=documented(headers=["If-Match"]),
+        status_code=202,
+    )
+    async def delete_workspace(request: Http, ws: str) -> Response[views.DeletedWorkspaceView]:
+        by = await asking.caller(request, ws)
+        await stored_workspace(ws)
+        by.need_admin()
+        asking.query(request, shapes.NoQuery)
+        asked = await asking.asked(request, by, ws)
+        done = await workspaces.delete(asked, DeleteWorkspace(by=by, if_match=asked.if_match))
+        return answer(views.DeletedWorkspaceView(ws, done.position, done.epoch.text), status=202)
+
     @get(
         "/v1/workspaces/{ws:str}/events",
         summary="Everything that happened in a workspace, oldest first",
@@ -150,6 +171,7 @@ def workspace_routes(
         list_workspaces,
         show_workspace,
         change_workspace,
+        delete_workspace,
         workspace_events,
         key_events,
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,17 +14,19 @@ from services.usage.domain.tally import Count, Tally
 from services.usage.ports import StoreUnavailable
 
 PING_TIMEOUT = 1.0
+COUNTERS = (*(f"use_{granularity}" for granularity in SIZES), "key_last_used")
+ERASED_ROWS = 5000
 
 # Add counts to their buckets. The rows come sorted, so two writers never wait for each other in a circle.
-_ADD = """
+ADD = """
 INSERT INTO usage.use_{granularity} AS kept
     (workspace_id, bucket, key_id, environment, outcome, count, cost)
 SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
 ON CONFLICT (workspace_id, bucket, key_id, environment, outcome)
 DO UPDATE SET count = kept.count + excluded.count, cost = kept.cost + excluded.cost
 """
-_TOUCH = """
-INSERT INTO usage.key_last_used AS kept (workspace_id, key_id, last_at)
+TOUCH = """
+INSERT INTO usage.key_last_used{beside} AS kept (workspace_id, key_id, last_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
 ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_at = excluded.last_at
 WHERE kept.last_at < excluded.last_at
@@ -38,6 +40,17 @@ ON CONFLICT (epoch_line) DO NOTHING
 """
 # Move on, if the line is folded exactly as far as the caller believes; holds the row until the commit.
 _MOVE = "UPDATE usage.progress SET position = $3 WHERE epoch_line = $1 AND position = $2"
+# A workspace that is told of again, as after a rebuild, is looked through again.
+_ERASED = """
+INSERT INTO usage.erasure AS known (workspace_id, position) SELECT told, $2 FROM unnest($1::text[]) AS told
+ON CONFLICT (workspace_id) DO UPDATE SET done = false, position = excluded.position
+"""
+_TO_ERASE = "SELECT workspace_id FROM usage.erasure WHERE NOT done ORDER BY position LIMIT 1"
+_ERASE = """
+DELETE FROM usage.{table} WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM usage.{table} WHERE workspace_id = $1 LIMIT $2))
+"""
+_DONE = "UPDATE usage.erasure SET done = true WHERE workspace_id = $1"
 _POSITION = "SELECT position FROM usage.progress WHERE epoch_line = $1"
 # How far the newest epoch is folded: the state that a reader sees.
 _SEEN = "SELECT position FROM usage.progress ORDER BY epoch_number DESC LIMIT 1"
@@ -80,15 +93,30 @@ class PostgresUsage:
             await connection.execute(_BEGIN, epoch.line, epoch.number, head)
             return await connection.fetchval(_POSITION, epoch.line)
 
-    async def fold(self, epoch: Epoch, after: int, last: int, tally: Tally) -> bool:
+    async def fold(
+        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+    ) -> bool:
         async with self._connection() as connection:
             async with connection.transaction():
                 if await connection.execute(_MOVE, epoch.line, after, last) != "UPDATE 1":
                     return False
                 for granularity in SIZES:
-                    columns = _bucket_columns(tally, granularity)
-                    await connection.execute(_ADD.format(granularity=granularity), *columns)
-                await connection.execute(_TOUCH, *_last_used_columns(tally))
+                    columns = bucket_columns(tally, granularity)
+                    await connection.execute(ADD.format(granularity=granularity), *columns)
+                await connection.execute(TOUCH.format(beside=""), *last_used_columns(tally))
+                if erased:
+                    await connection.execute(_ERASED, sorted(erased), last)
+            return True
+
+    async def erase_some(self) -> bool:
+        async with self._connection() as connection:
+            workspace = await connection.fetchval(_TO_ERASE)
+            if workspace is None:
+                return False
+            for table in COUNTERS:
+                if await connection.execute(_ERASE.format(table=table), workspace, ERASED_ROWS) != "DELETE 0":
+                    return True
+            await connection.execute(_DONE, workspace)
             return True
 
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
@@ -145,7 +173,8 @@ class PostgresUsage:
             yield connection
 
 
-def _bucket_columns(tally: Tally, granularity: Granularity) -> tuple[list[Any], ...]:
+def bucket_columns(tally: Tally, granularity: Granularity) -> tuple[list[Any], ...]:
+    """The arguments of `ADD`."""
     rows = tally.sorted_buckets(granularity)
     return (
         [bucket.workspace_id for bucket, _ in rows],
@@ -158,6 +187,7 @@ def _bucket_columns(tally: Tally, granularity: Granularity) -> tuple[list[Any], 
     )
 
 
-def _last_used_columns(tally: Tally) -> tuple[list[Any], ...]:
+def last_used_columns(tally: Tally) -> tuple[list[Any], ...]:
+    """The arguments of `TOUCH`."""
     rows = tally.sorted_last_used()
     return [key[0] for key, _ in rows], [key[1] for key, _ in rows], [at for _, at in rows]

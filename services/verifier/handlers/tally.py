@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from keyledger.verification.verdict import CODES
-from keyledger.verification.verifier import Verifier
+from keyledger.verification.verifier import STATES, Verifier
 
 BUCKETS = (5e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2)
 """Upper bounds in seconds; a check takes some 5 to 10 µs."""
@@ -46,11 +46,21 @@ class Tally(Collector):
         yield GaugeMetricFamily("keyledger_position", "Last position applied.", store.position)
         yield GaugeMetricFamily("keyledger_head_position", "Last head heard of.", follower.freshness.head)
         yield GaugeMetricFamily("keyledger_age_seconds", "Age of what is applied.", follower.age())
+        degraded = float(not follower.hearing or follower.freshness.held)
+        yield GaugeMetricFamily("keyledger_degraded", "1 while something behind it is away.", degraded)
+        yield self._states()
         dropped = uses.dropped if uses else 0
         yield CounterMetricFamily("keyledger_uses_dropped", "Uses no bound had room for.", dropped)
         unreadable = follower.unreadable
         yield CounterMetricFamily("keyledger_unreadable_events", "Events not understood.", unreadable)
         yield CounterMetricFamily("keyledger_rebuilds", "Times the log was read anew.", follower.rebuilds)
+        yield CounterMetricFamily("keyledger_forks", "Times another history was found.", follower.forks)
+
+    def _states(self) -> GaugeMetricFamily:
+        states = GaugeMetricFamily("keyledger_state", "1 for the state that holds.", labels=["state"])
+        for state in STATES:
+            states.add_metric([state], float(state == self._verifier.state))
+        return states
 
     def _durations(self) -> HistogramMetricFamily:
         total = 0

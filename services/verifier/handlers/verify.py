@@ -15,6 +15,7 @@ from keyledger.clock import Clock, rfc3339
 from keyledger.errors import Refusal, invalid_request
 from keyledger.server.bodies import decode_json
 from keyledger.verification.limits import LimitState
+from keyledger.verification.proving import Unproven
 from keyledger.verification.verdict import VALID, Needs, Verdict
 from keyledger.verification.verifier import Verifier, needs_of
 from services.verifier.handlers.tally import Tally
@@ -104,7 +105,12 @@ class Checks:
         needs = _needs(request)
         if request.min_position is not UNSET or request.epoch is not UNSET:
             await self._reached(request)
-        return msgspec.json.encode(_told(self._judged(request, needs)))
+        try:
+            verdict = self._judged(request, needs)
+        except Unproven as unproven:
+            await self.verifier.prove(unproven)
+            verdict = self._judged(request, needs)
+        return msgspec.json.encode(_told(verdict))
 
     async def batch(self, body: bytes, content_type: str | None) -> bytes:
         """Answer all requests or none: nothing is spent before every one of them is known to be in order."""
@@ -112,6 +118,7 @@ class Checks:
         asked = [(request, self._in_batch(at, request)) for at, request in enumerate(batch.requests)]
         for request in _most_demanding(batch.requests):
             await self._reached(request)
+        await self.verifier.decidable([request.key for request in batch.requests])
         for at, (request, needs) in enumerate(asked):
             if needs.cost > 1:
                 self._affordable(at, request, needs)

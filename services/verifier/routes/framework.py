@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from litestar import Litestar, Request, Response, get, post
+from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CollectorRegistry
 
 from keyledger.server.health import Readiness, health_routes
@@ -32,7 +33,10 @@ _GATEWAY_TEXT = (
 
 
 def framework(
-    endpoints: Endpoints, registry: CollectorRegistry, readiness: Callable[[], Awaitable[Readiness]]
+    endpoints: Endpoints,
+    registry: CollectorRegistry,
+    readiness: Callable[[], Awaitable[Readiness]],
+    *more: HTTPRouteHandler,
 ) -> Litestar:
     """The application behind `Hot`."""
 
@@ -64,10 +68,10 @@ def framework(
         security=[{"ApiKey": []}],
     )
     async def gateway(request: _Request) -> Response[None]:
-        return _response(endpoints.gateway(_headers(request), request.scope["query_string"]))
+        return _response(await endpoints.gateway(_headers(request), request.scope["query_string"]))
 
     return Litestar(
-        [verify, verify_batch, gateway, *health_routes(registry, readiness)],
+        [verify, verify_batch, gateway, *more, *health_routes(registry, readiness)],
         exception_handlers=exception_handlers,
         openapi_config=openapi_config("Keyledger verifier", "May this key do this, now?"),
         request_max_body_size=BATCH_LIMIT,

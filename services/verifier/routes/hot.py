@@ -18,6 +18,7 @@ from keyledger.server.edge import BODY_LIMIT, read_body, request_id_of
 from keyledger.server.problems import describe
 from keyledger.token import Secret
 from keyledger.verification.answer import Answer, Header, denied_as_403, header
+from keyledger.verification.proving import Unproven
 from services.verifier.handlers.gateway import Gateway, wants_403
 from services.verifier.handlers.verify import Checks
 
@@ -45,12 +46,27 @@ class Endpoints:
         """`POST /v1/verify/batch`."""
         return await self._decided(headers, body, self._checks.batch)
 
-    def gateway(self, headers: Headers, query: bytes) -> Answer:
-        """`ANY /v1/gateway[/…]`; `query` is empty below it."""
+    async def gateway(self, headers: Headers, query: bytes) -> Answer:
+        """`ANY /v1/gateway[/…]`; `query` is empty below it. Waits only for a key that has to be proven."""
+        try:
+            return self.gateway_now(headers, query)
+        except Unproven as unproven:
+            request_id = request_id_of(headers)
+            try:
+                await self._checks.verifier.prove(unproven)
+                return self.gateway_now(headers, query)
+            except Refusal as refusal:
+                answer = _refused(refusal, headers, request_id)
+                return _named(denied_as_403(answer) if wants_403(query) else answer, request_id)
+
+    def gateway_now(self, headers: Headers, query: bytes) -> Answer:
+        """As `gateway`, without waiting; raises `Unproven`, and nothing else."""
         request_id = request_id_of(headers)
         try:
-            self._admit(headers)
+            self.admit(headers)
             answer = self._gateway.decide(headers, query)
+        except Unproven:
+            raise
         except Exception as error:
             answer = _failed(error, headers, request_id)
         if wants_403(query):
@@ -69,7 +85,7 @@ class Endpoints:
         try:
             if body is None:
                 raise Refusal("payload_too_large", "The body is too large.")
-            self._admit(headers)
+            self.admit(headers)
             content = await decide(body, _first(headers, b"content-type"))
         except Exception as error:
             answer = _failed(error, headers, request_id)
@@ -79,7 +95,7 @@ class Endpoints:
             return _named(answer, request_id)
         return _named(Answer(200, _about(b"application/json", content), content), request_id)
 
-    def _admit(self, headers: Headers) -> None:
+    def admit(self, headers: Headers) -> None:
         """Refuse a caller without the token that is asked of callers beyond loopback."""
         if self._token is None:
             return
@@ -106,7 +122,7 @@ class Hot:
         if path == GATEWAY or path.startswith("/v1/gateway/"):
             query = scope["query_string"] if path == GATEWAY else b""
             # a body is never read: the server throws it away
-            answer = self._endpoints.gateway(list(scope["headers"]), query)
+            answer = await self._endpoints.gateway(list(scope["headers"]), query)
         elif path in (VERIFY, BATCH):
             answer = await self._post(scope, receive, batch=path == BATCH)
         else:

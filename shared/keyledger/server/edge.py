@@ -7,7 +7,7 @@ credential is looked at; every answer carries the id and `Cache-Control: no-stor
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -22,11 +22,18 @@ _Headers = list[tuple[bytes, bytes]]
 
 
 class Edge:
-    """Wraps an ASGI application; `body_limit` is in bytes."""
+    """Wraps an ASGI application; `body_limit` is in bytes, and `limit_of` a path may say another."""
 
-    def __init__(self, app: ASGIApp, *, body_limit: int = BODY_LIMIT) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        body_limit: int = BODY_LIMIT,
+        limit_of: Callable[[str, int], int] = lambda _path, usual: usual,
+    ) -> None:
         self._app = app
         self._body_limit = body_limit
+        self._limit_of = limit_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
@@ -37,11 +44,10 @@ class Edge:
         request_id = request_id_of(headers)
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        body = await read_body(headers, receive, self._body_limit)
+        limit = self._limit_of(scope["path"], self._body_limit)
+        body = await read_body(headers, receive, limit)
         if body is None:
-            await refuse(
-                send, headers, request_id, Refusal("payload_too_large", f"At most {self._body_limit} bytes.")
-            )
+            await refuse(send, headers, request_id, Refusal("payload_too_large", f"At most {limit} bytes."))
             return
         path = scope["path"]
         if "//" in path or (path.endswith("/") and path != "/"):

@@ -132,6 +132,11 @@ class _MessageAnswer(Struct, frozen=True):
     message: _Stored
 
 
+class _Names(Struct, frozen=True):
+    total: int
+    streams: list[str] | None = None
+
+
 class _Purged(Struct, frozen=True):
     purged: int = 0
 
@@ -153,6 +158,18 @@ async def create(bus: Bus, config: StreamConfig) -> StreamInfo:
 async def info(bus: Bus, name: str) -> StreamInfo:
     """The stream's state and metadata, or `StreamMissing`."""
     return await _ask(bus, f"STREAM.INFO.{name}", None, StreamInfo)
+
+
+async def names(bus: Bus, prefix: str) -> list[str]:
+    """The names of all streams that begin so."""
+    found: list[str] = []
+    offset = 0
+    while True:
+        page = await _ask(bus, "STREAM.NAMES", {"offset": offset}, _Names)
+        found += [name for name in page.streams or () if name.startswith(prefix)]
+        offset += len(page.streams or ())
+        if not page.streams or offset >= page.total:
+            return found
 
 
 async def delete(bus: Bus, name: str) -> None:

@@ -20,7 +20,13 @@ from keyledger.errors import Refusal, unavailable
 CONNECT_TIMEOUT = 3
 STATEMENT_TIMEOUT = 5.0
 READ_TIMEOUT = 2.0
-ROLES = ("keyledger_owner", "keyledger_keys", "keyledger_usage")
+ROLES = (
+    "keyledger_owner",
+    "keyledger_keys",
+    "keyledger_usage",
+    "keyledger_reader",
+    "keyledger_operator",
+)
 _MIGRATION_LOCK = 0x6B65796C
 _log = structlog.get_logger("keyledger.postgres")
 
@@ -30,12 +36,14 @@ AWAY: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    # what the driver says when the backend of an idle connection was killed
+    # a backend was killed while its connection was idle, and the word of it comes in the middle of a call
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
+    # what asyncpg says when it meets a connection in the very moment of its loss
+    asyncpg.InternalClientError,
 )
 #: What it raises when it has undone a transaction that may well succeed later.
 UNDONE: tuple[type[BaseException], ...] = (
@@ -63,6 +71,7 @@ async def open_pool(dsn: str, *, name: str, least: int = 1, most: int = 10) -> P
         max_size=most,
         timeout=CONNECT_TIMEOUT,
         command_timeout=STATEMENT_TIMEOUT,
+        reset=_keep,
         server_settings={
             "application_name": f"keyledger-{name}",
             "statement_timeout": str(int(STATEMENT_TIMEOUT * 1000)),
@@ -70,6 +79,10 @@ async def open_pool(dsn: str, *, name: str, least: int = 1, most: int = 10) -> P
             "idle_in_transaction_session_timeout": "10000",
         },
     )
+
+
+async def _keep(connection: asyncpg.Connection) -> None:
+    """No reset when a connection comes back, a round trip saved: nothing here changes a session's state."""
 
 
 async def fetch(
@@ -80,7 +93,7 @@ async def fetch(
         connection = await pool.acquire()
         try:
             return await connection.fetch(statement, *arguments)
-        except (TimeoutError, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
             # the pool would ask the silent server to stop, and wait for its answer
             connection.terminate()
             raise

@@ -27,13 +27,13 @@ class Prover:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._places = threads + queue
 
-    async def prove(self, secret: str, *, imported: bool = False) -> str:
+    async def prove(self, secret: str | bytes, *, imported: bool = False) -> str:
         """The PHC string of `secret`; `busy` when too many wait."""
         hasher = IMPORTED if imported else GENERATED
         with self._place():
             return await asyncio.get_running_loop().run_in_executor(self._pool, hasher.hash, secret)
 
-    async def check(self, proof: str, secret: str) -> bool:
+    async def check(self, proof: str, secret: str | bytes) -> bool:
         """Whether `secret` has this proof; `busy` when too many wait."""
         with self._place():
             return await asyncio.get_running_loop().run_in_executor(self._pool, _matches, proof, secret)
@@ -53,7 +53,7 @@ class Prover:
             self._places += 1
 
 
-def _matches(proof: str, secret: str) -> bool:
+def _matches(proof: str, secret: str | bytes) -> bool:
     try:
         return GENERATED.verify(proof, secret)
     except (VerificationError, InvalidHashError):

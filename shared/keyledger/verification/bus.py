@@ -96,6 +96,21 @@ class NatsBus:
     ) -> Message:
         return await self._usable().request(subject, body, headers, timeout)
 
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+    ) -> list[Message]:
+        return await self._usable().request_all(subject, body, timeout, more, enough)
+
+    async def reopen(self, why: str) -> None:
+        if link := self._link:
+            link.fail(why)
+
     def on_disturbance(self, callback: Callable[[str], None]) -> None:
         self._callbacks.append(callback)
 

@@ -52,8 +52,8 @@ class Link:
         self._client = Client()
         self._inbox = f"{inbox_prefix}.{secrets.token_hex(11)}"
         self._tokens = count()
-        # an answer, or the words why there is none
-        self._waiting: dict[str, asyncio.Future[Message | str]] = {}
+        # who takes an answer, or the words why there is none
+        self._waiting: dict[str, Callable[[Message | str], None]] = {}
         self._attached: list[NatsSubscription] = []
         self._timeouts = 0
         self._probe: asyncio.Task[None] | None = None
@@ -114,21 +114,52 @@ class Link:
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None, timeout: float
     ) -> Message:
+        def first(answer: Message) -> bool:
+            del answer
+            return True
+
+        return (await self.request_all(subject, body, timeout, 0, first, headers=headers))[0]
+
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Message]:
         loop = asyncio.get_running_loop()
         token = str(next(self._tokens))
-        future: asyncio.Future[Message | str] = loop.create_future()
-        self._waiting[token] = future
-        # a timer, not a cancellation: nats-py swallows those
-        timer = loop.call_later(timeout, self._expired, token, timeout)
+        over: asyncio.Future[str] = loop.create_future()
+        answers: list[Message] = []
+
+        def take(answer: Message | str) -> None:
+            if over.done():
+                return
+            if isinstance(answer, str):
+                over.set_result(answer)
+                return
+            answers.append(answer)
+            if enough(answer):
+                over.set_result("")
+            elif len(answers) == 1:
+                timers.append(loop.call_later(more, take, ""))
+
+        self._waiting[token] = take
+        # timers, not cancellations: nats-py swallows those
+        timers = [loop.call_later(timeout, self._expired, token, timeout)]
         try:
             await self.send(subject, body, headers, reply=f"{self._inbox}.{token}")
-            answer = await future
+            why = await over
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             self._waiting.pop(token, None)
-        if isinstance(answer, str):
-            raise BusUnavailable(answer)
-        return answer
+        if not answers:
+            raise BusUnavailable(why)
+        return answers
 
     def fail(self, why: str) -> None:
         """Give this connection up: whoever waits for an answer is told now."""
@@ -175,9 +206,8 @@ class Link:
             self._settle(token, Message(message.subject, message.data, headers, message.reply))
 
     def _settle(self, token: str, answer: Message | str) -> None:
-        future = self._waiting.get(token)
-        if future and not future.done():
-            future.set_result(answer)
+        if take := self._waiting.get(token):
+            take(answer)
 
     def _expired(self, token: str, timeout: float) -> None:
         self._settle(token, f"no answer within {timeout:g} s")

@@ -10,52 +10,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 
 from keyledger.clock import Clock
 from keyledger.events import Epoch
+from keyledger.verification.forever import forever
 from keyledger.verification.freshness import Freshness
+from keyledger.verification.heads import Heads, Source
 from keyledger.verification.ports import (
     APPLIED_SUBJECT,
-    HEAD_SUBJECT,
     LIVE_SUBJECT,
     TICK_SUBJECT,
     Bus,
     BusUnavailable,
-    Feed,
     FeedUnavailable,
     Message,
 )
+from keyledger.verification.snapshot import Snapshots, load
 from keyledger.verification.store import Fit, Store
+from keyledger.verification.telling import SLICE, read_telling
 from keyledger.wire import Followed, Head, HeadQuestion, Page
 
 PAGE_SIZE = 10_000
-SLICE = 500
-"""Events applied before other work of this process gets its turn (a few ms)."""
 AHEAD_LIMIT = 10_000
 """Live events kept while those before them are missing; beyond, the feed brings them."""
-HEAD_TIMEOUT = 1.0
 ASK_INTERVAL = 1.0
 ASK_GAP = 0.05
-LONGEST_PAUSE = 5.0
 REACH_WITHIN = 1.0
 
 _FOLLOWED = msgspec.msgpack.Decoder(Followed)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _log = logging.getLogger(__name__)
-
-
-class Source(Feed, Protocol):
-    """The key service as a follower needs it when the bus is not enough."""
-
-    async def head(self, question: HeadQuestion) -> Head:
-        """The head, read after the question arrived; or `FeedUnavailable`."""
-        ...
 
 
 class Follower:
@@ -70,19 +58,34 @@ class Follower:
         *,
         name: str,
         held_seconds: float = 900,
+        peppers: Callable[[], tuple[str, ...]] = tuple,
+        snapshots: Snapshots | None = None,
+        max_staleness: float = 300,
     ) -> None:
-        """`name` is this verifier's in receipts; without a bus the feed is asked once a second."""
+        """`name` is this verifier's in receipts, which tell the `peppers` it holds and the `max_staleness`
+        (seconds) it answers from. Without a bus the feed is asked once a second. With `snapshots` an empty
+        store need not read a long log from its beginning.
+        """
+        self.pepper = ""
+        """The one under which new digests are made, as the key service last said."""
         self.unreadable = 0
         self.rebuilds = 0
+        self.forks = 0
+        """How often what was applied proved to be another history."""
         self.freshness = Freshness(held_seconds=held_seconds)
         self._store = store
         self._source = source
         self._bus = bus
         self._clock = clock
         self._name = name
+        self._peppers = peppers
+        self._max_staleness = max_staleness
+        self._heads = Heads(source, bus, clock)
+        self._snapshots = snapshots
         self._ahead: dict[int, Followed] = {}
         self._behind = True
         self._forked = False
+        self._swaps = 0
         self._wake = asyncio.Event()
         self._ask_now = asyncio.Event()
         self._denied = asyncio.Event()
@@ -97,7 +100,7 @@ class Follower:
             await self._bus.subscribe(TICK_SUBJECT, self._tick)
         self._wake.set()
         self._tasks = [
-            asyncio.create_task(_forever(step), name=f"follower {step.__name__}")
+            asyncio.create_task(forever(step), name=f"follower {step.__name__}")
             for step in (self._catch_up, self._ask_on, self._announce)
         ]
 
@@ -130,28 +133,42 @@ class Follower:
 
     async def ask(self) -> bool:
         """Ask for the head once and learn from the answer; False when nobody answered."""
-        epoch, applied = self._store.epoch, self._store.position
-        line = epoch.line if epoch else b""
-        question = HeadQuestion(secrets.token_hex(8), self._name, line, applied)
+        swaps, question = self._swaps, self._question(secrets.token_hex(8))
         asked_at = self._clock.steady()
-        head = await self._head(question)
-        if head is None or head.nonce != question.nonce:
+        head = await self._heads.ask(question)
+        if head is None:
             return False
-        if not self._same_line(Epoch(head.epoch_number, head.epoch_line)) or head.epoch_line != line:
+        self.pepper = head.pepper or self.pepper
+        if self._swaps != swaps:
+            # what was asked was about another store
+            return True
+        if not head.writable:
+            # of another line nothing follows; one who never knew the log still says that it cannot write
+            if head.epoch_line == question.epoch_line or head.epoch_number == 0:
+                self.freshness.answered(
+                    head.position, asked_at=asked_at, applied=self._store.position, writable=False
+                )
+        elif self._same_line(Epoch(head.epoch_number, head.epoch_line)) and question.epoch_line:
+            self._proven(head.position, head.hash, asked_at=asked_at, applied=question.applied)
+        else:
             # another telling, or the first word of one: the feed says the rest
             self._repair()
-        elif head.writable:
-            self._proven(head.position, head.hash, asked_at=asked_at, applied=applied)
-        else:
-            self.freshness.answered(
-                head.position, asked_at=asked_at, applied=self._store.position, writable=False
-            )
         return True
+
+    async def leave(self) -> None:
+        """Say that this verifier has stopped; nothing it has applied counts as fresh any more."""
+        self.freshness.lost()
+        await self._tell(msgspec.structs.replace(self._question(""), leaving=True))
 
     async def repair(self) -> None:
         """Page from the feed until the store is as far as it; or `FeedUnavailable`."""
+        rebuilt = False
         while self._behind or self._forked:
             if self._forked:
+                if rebuilt:
+                    # whoever serves the feed contradicts itself: not without a pause
+                    raise FeedUnavailable("another history once more")
+                rebuilt = True
                 await self._rebuild()
             else:
                 self._behind = False
@@ -179,6 +196,7 @@ class Follower:
             head = _HEAD.decode(message.body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
+        self._heads.ticked(head)
         epoch = self._store.epoch
         if epoch is None or head.epoch_line != epoch.line or head.position > self._store.position:
             self._ask_now.set()
@@ -231,17 +249,23 @@ class Follower:
             self._fork(position)
             return
         if position < applied:
-            # what we have applied is not there any more: the log went back and has yet to say so
+            # What we have applied is not there any more: the log went back, and has yet to say so or never
+            # will. What is here goes on answering, older by the second, until the log is read anew.
+            self._forks_at(position)
             return
         self.freshness.answered(position, asked_at=asked_at, applied=self._store.position, writable=True)
         if position > self._store.position:
             self._repair()
 
     def _fork(self, position: int) -> None:
+        self._forks_at(position)
+        self.freshness.lost()
+
+    def _forks_at(self, position: int) -> None:
         if not self._forked:
+            self.forks += 1
             _log.error("another history at position %d: rebuilding from the feed", position)
         self._forked = True
-        self.freshness.lost()
         self._repair()
 
     def _same_line(self, epoch: Epoch) -> bool:
@@ -262,6 +286,9 @@ class Follower:
             page, events = await self._page(applied)
             if not self._same_line(Epoch(page.epoch_number, page.epoch_line)):
                 return
+            more = page.last_position < page.head_position
+            if more and applied == 0 and self._snapshots and await self._begin(self._snapshots):
+                return
             for count, event in enumerate(events, 1):
                 if not self._take(event):
                     return
@@ -273,30 +300,25 @@ class Follower:
                 self._proven(page.head_position, page.head_hash, asked_at=asked_at, applied=applied)
                 return
 
+    async def _begin(self, snapshots: Snapshots) -> bool:
+        """Fill a store that knows nothing from a snapshot and what came after; False where that cannot be."""
+        beside = self._store.beside()
+        if not await load(beside, snapshots):
+            return False
+        self._become(beside, *await read_telling(beside, self._page, self._clock))
+        return True
+
     async def _rebuild(self) -> None:
         """Read the whole log into a store beside ours, then swap: until then the old one answers."""
         beside = self._store.beside()
-        while True:
-            asked_at = self._clock.steady()
-            page, events = await self._page(beside.position)
-            epoch = Epoch(page.epoch_number, page.epoch_line)
-            if beside.epoch is None:
-                beside.begin(epoch)
-            if beside.epoch is None or beside.epoch.line != epoch.line:
-                raise FeedUnavailable("the line changed meanwhile")
-            for count, event in enumerate(events, 1):
-                if beside.fit(event) is not Fit.NEXT:
-                    raise FeedUnavailable("the feed's chain is broken")
-                beside.apply(event)
-                if count % SLICE == 0:
-                    await asyncio.sleep(0)
-            if beside.position >= page.head_position:
-                break
-            if not events:
-                raise FeedUnavailable("the feed ends before its head")
-        self._store.swap(beside)
-        self._forked, self._behind = False, True
+        read = await read_telling(beside, self._page, self._clock)
         self.rebuilds += 1
+        self._become(beside, *read)
+
+    def _become(self, beside: Store, page: Page, asked_at: float) -> None:
+        self._store.swap(beside)
+        self._swaps += 1
+        self._forked, self._behind = False, True
         self._ahead.clear()
         self.freshness.lost()
         self._proven(page.head_position, page.head_hash, asked_at=asked_at, applied=0)
@@ -310,15 +332,6 @@ class Follower:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise FeedUnavailable("a record cannot be read") from None
 
-    async def _head(self, question: HeadQuestion) -> Head | None:
-        if self._bus is not None and self._bus.connected:
-            with contextlib.suppress(BusUnavailable, msgspec.MsgspecError, UnicodeDecodeError):
-                body = msgspec.msgpack.encode(question)
-                return _HEAD.decode((await self._bus.request(HEAD_SUBJECT, body, timeout=HEAD_TIMEOUT)).body)
-        with contextlib.suppress(FeedUnavailable):
-            return await self._source.head(question)
-        return None
-
     # -- the tasks, each a step done again and again
 
     async def _catch_up(self) -> None:
@@ -331,26 +344,40 @@ class Follower:
             raise
 
     async def _ask_on(self) -> None:
+        began = self._clock.steady()
         if not await self.ask():
             raise FeedUnavailable("nobody answers for the head")
+        if self._bus is not None and self._heads.deaf():
+            await self._bus.reopen("answers arrive, ticks do not")
+        # from question to question: what a silent broker has cost must not delay the next one
+        spent = self._clock.steady() - began
         # whoever waits for a position may ask for this at any rate
         await asyncio.sleep(ASK_GAP)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ASK_INTERVAL - ASK_GAP):
+            async with asyncio.timeout(max(0.0, ASK_INTERVAL - ASK_GAP - spent)):
                 await self._ask_now.wait()
         self._ask_now.clear()
 
     async def _announce(self) -> None:
         await self._denied.wait()
         self._denied.clear()
-        epoch = self._store.epoch
-        if self._bus is not None and epoch is not None:
-            applied = HeadQuestion("", self._name, epoch.line, self._store.position)
+        if self._store.epoch is not None:
             # lost or not, the next question for the head says the same
-            with contextlib.suppress(BusUnavailable):
-                await self._bus.publish(APPLIED_SUBJECT, msgspec.msgpack.encode(applied))
+            await self._tell(self._question(""))
 
     # --
+
+    def _question(self, nonce: str) -> HeadQuestion:
+        epoch = self._store.epoch
+        line = epoch.line if epoch else b""
+        return HeadQuestion(
+            nonce, self._name, line, self._store.position, self._peppers(), self._max_staleness
+        )
+
+    async def _tell(self, about_us: HeadQuestion) -> None:
+        if self._bus is not None:
+            with contextlib.suppress(BusUnavailable):
+                await self._bus.publish(APPLIED_SUBJECT, msgspec.msgpack.encode(about_us))
 
     def _repair(self) -> None:
         self._behind = True
@@ -365,20 +392,3 @@ class Follower:
         return self._store.position >= position and (
             epoch is None or (ours is not None and ours.text == epoch)
         )
-
-
-async def _forever(step: Callable[[], Awaitable[None]]) -> None:
-    """Do `step` again and again; after a failure pause, longer each time and never in step with others."""
-    failures = 0
-    while True:
-        try:
-            await step()
-            failures = 0
-        except Exception as error:
-            if failures == 0:
-                # the type only, unless the words are our own
-                words = error if isinstance(error, FeedUnavailable) else type(error).__name__
-                _log.warning("following is hindered: %s", words)
-            failures += 1
-            pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)

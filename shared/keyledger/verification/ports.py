@@ -61,6 +61,25 @@ class Bus(Protocol):
         """The first answer within `timeout` seconds, or `BusUnavailable`."""
         ...
 
+    async def request_all(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        timeout: float,
+        more: float,
+        enough: Callable[[Message], bool],
+    ) -> list[Message]:
+        """Every answer until one is `enough`, `more` seconds after the first one at the latest.
+
+        `BusUnavailable` when there was none within `timeout` seconds.
+        """
+        ...
+
+    async def reopen(self, why: str) -> None:
+        """Give the connection up and open another one, with all subscriptions."""
+        ...
+
     def on_disturbance(self, callback: Callable[[str], None]) -> None:
         """Call back when messages may have been lost: a slow consumer, a lost or renewed connection."""
         ...
@@ -72,6 +91,10 @@ class Bus(Protocol):
 
 class FeedUnavailable(Exception):
     """The key service cannot be asked for a page just now."""
+
+
+class NotServed(FeedUnavailable):
+    """The key service answers, and has no such address: it is older than who asks."""
 
 
 class Feed(Protocol):

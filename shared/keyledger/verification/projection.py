@@ -7,24 +7,32 @@ workspace) it is about: the record becomes unreadable, and an unreadable record 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from keyledger.events import (
+    EpochAccepted,
+    EpochEvent,
+    EpochStarted,
     KeyChanged,
     KeyCreated,
     KeyEvent,
+    KeyImported,
     KeyRevoked,
     KeyRotated,
     KeyText,
     KeyTextChange,
+    LostDenial,
+    PepperEvent,
     RateLimit,
+    SecretDigested,
+    SecretRetired,
     Unknown,
-    WorkspaceChanged,
     WorkspaceCreated,
+    WorkspaceDeleted,
     WorkspaceEvent,
     WorkspaceText,
     decode,
@@ -36,10 +44,17 @@ KEPT_SECRETS = 64
 
 
 class SecretRecord(Struct, frozen=True, gc=False):
-    """One secret: its digests by pepper id; `valid_until` in µs, None while nothing has ended it."""
+    """One secret: its digests by pepper id; `valid_until` in µs, None while nothing has ended it.
+
+    `version` is that of the event which recorded it, and names it. `foreign`: another system's token, known
+    by its SHA-256. `on_first_use`: its first use ends the one before it.
+    """
 
     digests: Mapping[str, bytes]
     valid_until: int | None = None
+    version: int = 1
+    foreign: bool = False
+    on_first_use: bool = False
 
     def __repr__(self) -> str:
         return f"SecretRecord(valid_until={self.valid_until})"
@@ -70,13 +85,14 @@ class KeyRecord(Struct, frozen=True):
 
 
 class WorkspaceRecord(Struct, frozen=True):
-    """What a check knows about one workspace."""
+    """What a check knows about one workspace; of a deleted one only that, so that it stays deleted."""
 
     workspace_id: str
     name: str
     rate_limit: RateLimit
     suspended: bool = False
     unreadable: bool = False
+    deleted: bool = False
 
     def __repr__(self) -> str:
         return f"WorkspaceRecord({self.workspace_id})"
@@ -98,13 +114,19 @@ class Change(Struct, frozen=True):
     """What one event does to the view: the record to put in its place, if any.
 
     `denies`: it may take away what was allowed, so the key service is told when it is applied.
-    `unreadable`: why the event could not be read.
+    `unreadable`: why the event could not be read. `found_by`: digests by which the key is found from now on.
+    `gone`: the workspace all of whose keys' records are to be dropped. `lost` lies over the records from now
+    on, until `accepted` takes all of it away up to that epoch.
     """
 
     key: KeyRecord | None = None
     workspace: WorkspaceRecord | None = None
     denies: bool = False
     unreadable: str | None = None
+    found_by: tuple[bytes, ...] = ()
+    gone: str | None = None
+    lost: tuple[LostDenial, ...] = ()
+    accepted: int | None = None
 
 
 NOTHING = Change()
@@ -112,40 +134,34 @@ NOTHING = Change()
 
 def change(view: View, followed: Followed) -> Change:
     """What this event does to the view. Never raises for content; the caller applies positions in order."""
+    workspace = view.workspace(followed.workspace_id)
+    if workspace is not None and workspace.deleted:
+        return Change(unreadable="its workspace is deleted")
     event = decode(followed.type, followed.schema_version, followed.data)
     if isinstance(event, Unknown):
         return _closed(view, followed, event.why)
-    if isinstance(event, KeyCreated | KeyChanged | KeyRotated | KeyRevoked):
+    if isinstance(event, KeyEvent):
         return _key_change(view.get(followed.stream_id), event, followed)
-    if isinstance(event, WorkspaceCreated | WorkspaceChanged):
+    if isinstance(event, WorkspaceEvent):
         return _workspace_change(view.workspace(followed.stream_id), event, followed)
-    # an event of another kind of stream, which no check depends on
-    return NOTHING
+    return _log_change(event)
 
 
-def carry_over(old: KeyRecord, new: KeyRecord) -> KeyRecord:
-    """`new`, refusing whatever `old` refused: denials survive when the log is told anew.
-
-    Revoked stays revoked; disabled and the end of a secret hold until the new telling says otherwise.
-    """
-    ended = {
-        digest: secret.valid_until
-        for secret in old.secrets
-        if secret.valid_until is not None
-        for digest in secret.digests.values()
-    }
-    return replace(
-        new,
-        revoked=old.revoked or new.revoked,
-        enabled=old.enabled and new.enabled,
-        unreadable=old.unreadable or new.unreadable,
-        secrets=tuple(_ended_as_before(secret, ended) for secret in new.secrets),
-    )
+def _log_change(event: PepperEvent | EpochEvent) -> Change:
+    """What an event about the log itself does."""
+    match event:
+        case EpochStarted():
+            return Change(denies=True, lost=event.lost)
+        case EpochAccepted():
+            return Change(accepted=event.number)
+        case _:
+            # peppers, which no check depends on
+            return NOTHING
 
 
-def denies_something(record: KeyRecord) -> bool:
-    """Whether `carry_over` of this record could change anything."""
-    return record.revoked or record.unreadable or not record.enabled or len(record.secrets) > 1
+def deleted(workspace_id: str) -> WorkspaceRecord:
+    """What stays of a deleted workspace."""
+    return WorkspaceRecord(workspace_id, "", RateLimit(1, 1), deleted=True)
 
 
 def _closed(view: View, followed: Followed, why: str) -> Change:
@@ -158,35 +174,43 @@ def _closed(view: View, followed: Followed, why: str) -> Change:
 
 
 def _key_change(record: KeyRecord | None, event: KeyEvent, followed: Followed) -> Change:
-    if isinstance(event, KeyCreated):
+    if isinstance(event, KeyCreated | KeyImported):
         return _created(record, event, followed)
     if record is None:
         # its creation could not be read: without a record it stays refused
         return Change(unreadable="the key is not known")
-    if isinstance(event, KeyChanged):
-        changed = _changed(record, event)
-    elif isinstance(event, KeyRotated):
-        changed = _rotated(record, event, followed.at)
-    else:
-        changed = replace(record, revoked=True)
+    match event:
+        case KeyChanged():
+            changed = _changed(record, event)
+        case KeyRotated():
+            changed = _rotated(record, event, followed)
+        case KeyRevoked():
+            changed = replace(record, revoked=True)
+        case SecretDigested():
+            return _digested(record, event, followed.version)
+        case SecretRetired():
+            changed = _retired(record, event, followed.at)
+        case _:
+            assert_never(event)
     why = "its text is sealed" if changed.unreadable and not record.unreadable else None
     return Change(key=replace(changed, version=followed.version), denies=True, unreadable=why)
 
 
-def _created(record: KeyRecord | None, event: KeyCreated, followed: Followed) -> Change:
+def _created(record: KeyRecord | None, event: KeyCreated | KeyImported, followed: Followed) -> Change:
     if record is not None:
         # a key is created once; a second time means the log is not what it was
         closed = replace(record, unreadable=True, version=followed.version)
         return Change(key=closed, denies=True, unreadable="created twice")
     # sealed or destroyed text may have held allowed_ips: the key is refused rather than widened
     text = event.private if isinstance(event.private, KeyText) else None
+    foreign = isinstance(event, KeyImported)
     created = KeyRecord(
         key_id=followed.stream_id,
         workspace_id=followed.workspace_id,
         environment=event.environment,
         name=text.name if text else "",
         scopes=event.scopes,
-        secrets=(SecretRecord(event.secret.digests),),
+        secrets=(SecretRecord(event.secret.digests, foreign=foreign),),
         expires_at=event.expires_at,
         allowed_ips=text.allowed_ips if text else None,
         rate_limit=event.rate_limit,
@@ -195,7 +219,8 @@ def _created(record: KeyRecord | None, event: KeyCreated, followed: Followed) ->
         unreadable=text is None,
         version=followed.version,
     )
-    return Change(key=created, unreadable=None if text else "its text is sealed")
+    found_by = tuple(event.secret.digests.values()) if foreign else ()
+    return Change(key=created, unreadable=None if text else "its text is sealed", found_by=found_by)
 
 
 def _changed(record: KeyRecord, event: KeyChanged) -> KeyRecord:
@@ -215,14 +240,33 @@ def _text_changes(text: KeyTextChange) -> dict[str, object]:
     return {name: value for name, value in msgspec.structs.asdict(text).items() if value is not UNSET}
 
 
-def _rotated(record: KeyRecord, event: KeyRotated, at: int) -> KeyRecord:
+def _rotated(record: KeyRecord, event: KeyRotated, followed: Followed) -> KeyRecord:
     newest, older = record.secrets[:1], record.secrets[1:]
+    on_first_use = event.retire == "on_first_use"
     secrets = (
-        SecretRecord(event.secret.digests),
+        SecretRecord(event.secret.digests, version=followed.version, on_first_use=on_first_use),
         *(_ended(secret, event.previous_valid_until) for secret in newest),
-        *(_ended(secret, at) for secret in older),
+        *(_ended(secret, followed.at) for secret in older),
     )
     return replace(record, secrets=secrets[:KEPT_SECRETS])
+
+
+def _digested(record: KeyRecord, event: SecretDigested, version: int) -> Change:
+    known = {secret.version: secret for secret in record.secrets}
+    secret = known.get(event.secret)
+    if secret is None:
+        return Change(key=replace(record, version=version))
+    known[event.secret] = replace(secret, digests={**secret.digests, **event.digests})
+    found_by = tuple(event.digests.values()) if secret.foreign else ()
+    digested = replace(record, secrets=tuple(known.values()), version=version)
+    return Change(key=digested, found_by=found_by)
+
+
+def _retired(record: KeyRecord, event: SecretRetired, at: int) -> KeyRecord:
+    secrets = tuple(
+        _ended(secret, at) if secret.version == event.secret else secret for secret in record.secrets
+    )
+    return replace(record, secrets=secrets)
 
 
 def _ended(secret: SecretRecord, at: int) -> SecretRecord:
@@ -231,12 +275,9 @@ def _ended(secret: SecretRecord, at: int) -> SecretRecord:
     return replace(secret, valid_until=at)
 
 
-def _ended_as_before(secret: SecretRecord, ended: Mapping[bytes, int]) -> SecretRecord:
-    ends = [ended[digest] for digest in secret.digests.values() if digest in ended]
-    return _ended(secret, min(ends)) if ends else secret
-
-
 def _workspace_change(record: WorkspaceRecord | None, event: WorkspaceEvent, followed: Followed) -> Change:
+    if isinstance(event, WorkspaceDeleted):
+        return Change(workspace=deleted(followed.stream_id), gone=followed.stream_id, denies=True)
     text = event.private if isinstance(event.private, WorkspaceText) else WorkspaceText()
     if isinstance(event, WorkspaceCreated):
         name = "" if text.name is UNSET else text.name

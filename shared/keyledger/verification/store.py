@@ -5,24 +5,33 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Protocol
 
-from keyledger.events import GENESIS, Epoch
+from msgspec import Struct
+
+from keyledger.digest import Peppers
+from keyledger.events import GENESIS, Epoch, LostDenial
+from keyledger.verification.frozen import BUCKETS, AnyRecord, Frozen, bucket_of
+from keyledger.verification.lost import Lost, denies_something, lost_of_key, lost_of_workspace
 from keyledger.verification.projection import (
     NOTHING,
     Change,
     KeyRecord,
     WorkspaceRecord,
-    carry_over,
     change,
-    denies_something,
 )
 from keyledger.wire import Followed
 
 KEPT_HASHES = 4096
 """How far back a second delivery is compared with what was applied."""
+
+
+class Busy(Exception):
+    """The fold is being read by someone else."""
 
 
 class Fit(Enum):
@@ -57,6 +66,17 @@ class Store(Protocol):
         """Name the epoch of an empty store."""
         ...
 
+    def seed(self, epoch: Epoch, position: int, digest: bytes, accepted: tuple[int, bytes] | None) -> None:
+        """Begin an empty store at this position, whose hash is `digest`; the records follow by `put`.
+
+        `accepted` are the last accepted epoch and the hash of the event that says so.
+        """
+        ...
+
+    def put(self, record: KeyRecord | WorkspaceRecord, position: int) -> None:
+        """Take a record as it stands after the event at `position`, which may be later than the store's."""
+        ...
+
     def renumber(self, epoch: Epoch) -> None:
         """Take another number for the same line."""
         ...
@@ -66,11 +86,19 @@ class Store(Protocol):
         ...
 
     def get(self, key_id: str) -> KeyRecord | None:
-        """The key's record."""
+        """The key's record as it is judged: the fold of the log, and over it what was lost."""
         ...
 
     def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
-        """The workspace's record."""
+        """The workspace's record, as it is judged."""
+        ...
+
+    def find(self, digest: bytes) -> str | None:
+        """The id of the key that was imported with a token of this digest."""
+        ...
+
+    def unfindable(self, peppers: Peppers) -> bool:
+        """Whether some imported token has no digest under a pepper held, so that `find` cannot know it."""
         ...
 
     def fit(self, event: Followed) -> Fit:
@@ -81,13 +109,33 @@ class Store(Protocol):
         """Apply an event that is `NEXT`, position and effect together; `ValueError` for any other."""
         ...
 
+    def freeze(self) -> AbstractContextManager[Frozen]:
+        """The fold as it is now, for as long as the context lasts, while the store goes on; one at a time.
+
+        Raises `Busy` while another is open.
+        """
+        ...
+
     def beside(self) -> Store:
         """An empty store to build another telling in."""
         ...
 
     def swap(self, other: Store) -> None:
-        """Become `other`, at once, and go on refusing what was refused here."""
+        """Become `other`, at once, and go on refusing what was refused here, until `other` is accepted."""
         ...
+
+
+class _Fold(Struct, frozen=True):
+    """The records as the log alone tells them, which is what the next event is folded into."""
+
+    keys: dict[str, KeyRecord]
+    workspaces: dict[str, WorkspaceRecord]
+
+    def get(self, key_id: str) -> KeyRecord | None:
+        return self.keys.get(key_id)
+
+    def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
+        return self.workspaces.get(workspace_id)
 
 
 class MemoryStore:
@@ -99,6 +147,17 @@ class MemoryStore:
         self._hashes: deque[bytes] = deque([GENESIS], maxlen=KEPT_HASHES + 1)
         self._keys: dict[str, KeyRecord] = {}
         self._workspaces: dict[str, WorkspaceRecord] = {}
+        # every id there ever was, by bucket; and who reads the fold as it was, if anyone does
+        self._ids: list[list[str]] = [[] for _ in range(BUCKETS)]
+        self._frozen: Frozen | None = None
+        self._imported: dict[bytes, str] = {}
+        # how many imported tokens have digests under exactly these peppers
+        self._peppered: Counter[tuple[str, ...]] = Counter()
+        self._lost = Lost()
+        # the last acceptance of an epoch, and the hash that tells it from another of the same number
+        self._accepted: tuple[int, bytes] | None = None
+        # the keys that a snapshot told of later than where the store began, and their positions
+        self._told: dict[str, int] = {}
 
     @property
     def position(self) -> int:
@@ -117,6 +176,28 @@ class MemoryStore:
             raise ValueError("the store is not empty")
         self._epoch = epoch
 
+    def seed(self, epoch: Epoch, position: int, digest: bytes, accepted: tuple[int, bytes] | None) -> None:
+        self.begin(epoch)
+        self._position, self._accepted = position, accepted
+        self._hashes = deque([digest], maxlen=KEPT_HASHES + 1)
+
+    def put(self, record: KeyRecord | WorkspaceRecord, position: int) -> None:
+        if isinstance(record, WorkspaceRecord):
+            # its events set what they name, so those that it knows already do no harm
+            self._about_to_change(record.workspace_id, self._workspaces.get(record.workspace_id))
+            self._workspaces[record.workspace_id] = record
+            if record.deleted and position > self._position:
+                # an earlier page may have told of its keys, and its last event will count no more
+                self._drop(record.workspace_id)
+            return
+        self._about_to_change(record.key_id, self._keys.get(record.key_id))
+        found_by = [digest for each in record.secrets if each.foreign for digest in each.digests.values()]
+        if found_by:
+            self._import(record, tuple(found_by))
+        self._keys[record.key_id] = record
+        if position > self._position:
+            self._told[record.key_id] = position
+
     def renumber(self, epoch: Epoch) -> None:
         self._epoch = epoch
 
@@ -125,10 +206,16 @@ class MemoryStore:
         return self._hashes[-1 - back] if 0 <= back < len(self._hashes) else None
 
     def get(self, key_id: str) -> KeyRecord | None:
-        return self._keys.get(key_id)
+        return self._lost.keys.get(key_id) or self._keys.get(key_id)
 
     def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
-        return self._workspaces.get(workspace_id)
+        return self._lost.workspaces.get(workspace_id) or self._workspaces.get(workspace_id)
+
+    def find(self, digest: bytes) -> str | None:
+        return self._imported.get(digest)
+
+    def unfindable(self, peppers: Peppers) -> bool:
+        return any(not peppers.holds_any(names) for names in self._peppered)
 
     def fit(self, event: Followed) -> Fit:
         if event.position > self._position + 1:
@@ -144,14 +231,65 @@ class MemoryStore:
             return NOTHING
         if fit is not Fit.NEXT:
             raise ValueError(f"position {event.position} does not follow {self._position}")
-        effect = change(self, event)
+        told = self._told.get(event.stream_id, 0) >= event.position
+        effect = NOTHING if told else change(self._fold, event)
         if effect.key is not None:
+            if effect.found_by:
+                self._import(effect.key, effect.found_by)
+            self._about_to_change(effect.key.key_id, self._keys.get(effect.key.key_id))
             self._keys[effect.key.key_id] = effect.key
+            self._lost.key_changed(effect.key)
         if effect.workspace is not None:
-            self._workspaces[effect.workspace.workspace_id] = effect.workspace
+            workspace_id = effect.workspace.workspace_id
+            self._about_to_change(workspace_id, self._workspaces.get(workspace_id))
+            self._workspaces[workspace_id] = effect.workspace
+            self._lost.workspace_changed(effect.workspace)
+        if effect.gone is not None:
+            self._drop(effect.gone)
+        if effect.lost:
+            self._lost.add(effect.lost, self._fold)
+        if effect.accepted is not None:
+            self._lost.clear()
+            self._accepted = (effect.accepted, event.hash)
         self._position = event.position
         self._hashes.append(event.hash)
         return effect
+
+    def _import(self, record: KeyRecord, digests: tuple[bytes, ...]) -> None:
+        self._imported.update(dict.fromkeys(digests, record.key_id))
+        before = self._keys.get(record.key_id)
+        if before is not None:
+            self._peppered -= Counter(_foreign_peppers(before))
+        self._peppered.update(_foreign_peppers(record))
+
+    def _drop(self, workspace_id: str) -> None:
+        gone = [key for key, record in self._keys.items() if record.workspace_id == workspace_id]
+        for key_id in gone:
+            self._about_to_change(key_id, self._keys[key_id])
+            record = self._keys.pop(key_id)
+            self._lost.gone(key_id)
+            self._peppered -= Counter(_foreign_peppers(record))
+            for secret in record.secrets if any(each.foreign for each in record.secrets) else ():
+                for digest in secret.digests.values():
+                    self._imported.pop(digest, None)
+
+    @contextmanager
+    def freeze(self) -> Generator[Frozen]:
+        if self._frozen is not None:
+            raise Busy
+        frozen = Frozen(self._epoch, self._position, self._keys, self._workspaces, self._ids)
+        self._frozen = frozen
+        try:
+            yield frozen
+        finally:
+            if self._frozen is frozen:
+                self._frozen = None
+
+    def _about_to_change(self, record_id: str, record: AnyRecord | None) -> None:
+        if record is None:
+            self._ids[bucket_of(record_id)].append(record_id)
+        if self._frozen is not None:
+            self._frozen.keep(record_id, record)
 
     def beside(self) -> MemoryStore:
         return MemoryStore()
@@ -159,9 +297,39 @@ class MemoryStore:
     def swap(self, other: Store) -> None:
         if not isinstance(other, MemoryStore):
             raise TypeError("a store can only become one of its own kind")
-        for key_id, record in self._keys.items():
-            told_anew = other._keys.get(key_id)
-            if told_anew is not None and denies_something(record):
-                other._keys[key_id] = carry_over(record, told_anew)
+        if not other._accepted_since(self):
+            other._lost.add(self._lost_in(other), other._fold)
+        self._lost, self._accepted = other._lost, other._accepted
         self._epoch, self._position, self._hashes = other._epoch, other._position, other._hashes
-        self._keys, self._workspaces = other._keys, other._workspaces
+        # what is frozen here goes on reading the records that are let go
+        self._frozen = None
+        self._keys, self._workspaces, self._ids = other._keys, other._workspaces, other._ids
+        self._imported, self._peppered = other._imported, other._peppered
+
+    @property
+    def _fold(self) -> _Fold:
+        return _Fold(self._keys, self._workspaces)
+
+    def _accepted_since(self, before: MemoryStore) -> bool:
+        """Whether an operator accepted this telling after it parted from what `before` had."""
+        ours, theirs = self._epoch, before._epoch
+        if self._accepted is None or ours is None or theirs is None or ours.line == theirs.line:
+            # nobody noticed that the log went back: an acceptance in it may be from before that
+            return False
+        return self._accepted[0] >= ours.number
+
+    def _lost_in(self, other: MemoryStore) -> Iterator[LostDenial]:
+        """What is refused here and would not be in `other`."""
+        for key_id in self._keys:
+            old = self.get(key_id)
+            if old is not None and denies_something(old) and (new := other.get(key_id)) is not None:
+                yield from lost_of_key(old, new)
+        for workspace_id in self._workspaces:
+            before, now = self.workspace(workspace_id), other.workspace(workspace_id)
+            if before is not None and now is not None and before != now:
+                yield from lost_of_workspace(before, now)
+
+
+def _foreign_peppers(record: KeyRecord) -> list[tuple[str, ...]]:
+    """Under which peppers each imported token of the key has digests."""
+    return [tuple(sorted(secret.digests)) for secret in record.secrets if secret.foreign]

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import OrderedDict
 
 import msgspec
 
@@ -24,6 +25,9 @@ SEND_TIMEOUT = 2.0
 LONGEST_PAUSE = 10.0
 STOP_WITHIN = 3.0
 MAX_SUMS = 100_000
+MAX_FIRSTS = 10_000
+FIRST_AGAIN = 10 * SECOND
+"""A first use that is not heeded within this time is told again."""
 MAX_BATCH = 2_000
 """Sums in one batch: some 200 KB, well below a broker's message limit of 1 MB."""
 
@@ -58,10 +62,13 @@ class Uses:
         self._seq = 0
         self._max_sums = max_sums
         self._sums: dict[tuple[str, int, str], _Sum] = {}
+        self._firsts: list[tuple[str, int]] = []
+        self._told: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._spooling: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._spooled = asyncio.Event()
-        self._ending = asyncio.Event()
+        self._ending = False
+        self._due = asyncio.Event()
 
     def count(self, record: KeyRecord, outcome: str, *, cost: int, now: int) -> None:
         """One use of this key at `now` (µs) met this outcome and spent `cost`. Never waits."""
@@ -77,6 +84,18 @@ class Uses:
         if now > entry.last_at:  # noqa: PLR1730 (this is the hot path: a call costs more)
             entry.last_at = now
 
+    def first_use(self, key_id: str, secret: int, *, now: int) -> None:
+        """The key's secret of this version was used at `now` (µs), for which its key waits. Never waits."""
+        name = (key_id, secret)
+        if now - self._told.get(name, -FIRST_AGAIN) < FIRST_AGAIN or len(self._firsts) >= MAX_BATCH:
+            return
+        self._told[name] = now
+        self._told.move_to_end(name)
+        if len(self._told) > MAX_FIRSTS:
+            self._told.popitem(last=False)
+        self._firsts.append(name)
+        self._due.set()
+
     async def start(self) -> None:
         """Begin to spool and to send, what dead boots left first."""
         self._spooled.set()
@@ -88,7 +107,8 @@ class Uses:
 
         Takes at most twice `STOP_WITHIN` seconds.
         """
-        self._ending.set()
+        self._ending = True
+        self._due.set()
         if self._spooling is not None:
             # not cancelled in the middle of a write: a later batch must not overtake it
             await asyncio.wait([self._spooling], timeout=STOP_WITHIN)
@@ -102,12 +122,13 @@ class Uses:
 
     async def flush(self) -> None:
         """Move the sums into the spool, as one batch or a few; without room they are dropped and counted."""
-        while self._sums:
+        while self._sums or self._firsts:
             names = list(self._sums)[:MAX_BATCH]
             taken = {name: self._sums.pop(name) for name in names}
+            firsts, self._firsts = tuple(self._firsts), []
             batch = Batch(self._boot, self._seq)
             body = _BATCH.encode(
-                UseBatch(self._boot, self._seq, tuple(_use(*each) for each in taken.items()))
+                UseBatch(self._boot, self._seq, tuple(_use(*each) for each in taken.items()), firsts)
             )
             try:
                 if not self._spool.room(len(body)):
@@ -149,7 +170,9 @@ class Uses:
         while not ending:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_INTERVAL):
-                    ending = await self._ending.wait()
+                    await self._due.wait()
+            self._due.clear()
+            ending = self._ending
             try:
                 await self.flush()
             except Exception as error:

@@ -71,7 +71,8 @@ class Needs(Struct, frozen=True):
 class Verdict(Struct, frozen=True):
     """The answer. `key` and `limit` are there only when the secret is proven.
 
-    `position` is the state of the log it was judged at, `age_ms` how old that state may be.
+    `position` is the state of the log it was judged at, `age_ms` how old that state may be; `secret` is the
+    one of the key's that was presented.
     """
 
     code: str
@@ -79,6 +80,7 @@ class Verdict(Struct, frozen=True):
     limit: LimitState | None = None
     position: int = 0
     age_ms: int = 0
+    secret: SecretRecord | None = None
 
     @property
     def valid(self) -> bool:
@@ -88,7 +90,7 @@ class Verdict(Struct, frozen=True):
 
 def judge(
     presented: Token | Unparsed,
-    text: str,
+    text: str | bytes,
     record: KeyRecord | None,
     workspace: WorkspaceRecord | None,
     needs: Needs,
@@ -97,7 +99,7 @@ def judge(
     limits: Limits,
     now: int,
 ) -> Verdict:
-    """Judge the presented `text`; `now` is wall time in µs.
+    """Judge the presented `text`, the SHA-256 of a foreign one; `now` is wall time in µs.
 
     Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed.
     """
@@ -109,9 +111,10 @@ def judge(
     demands = _demands(record, workspace)
     code = _status(record, proven, workspace, now) or _fitness(record, needs)
     if code is not None:
-        return Verdict(code, record, limits.spend(demands, 0, now).tightest)
+        return Verdict(code, record, limits.spend(demands, 0, now).tightest, secret=proven)
     spending = limits.spend(demands, needs.cost, now)
-    return Verdict(VALID if spending.allowed else RATE_LIMITED, record, spending.tightest)
+    code = VALID if spending.allowed else RATE_LIMITED
+    return Verdict(code, record, spending.tightest, secret=proven)
 
 
 def covers(scopes: tuple[str, ...], need: str) -> bool:
@@ -134,11 +137,14 @@ def address_allowed(allowed: tuple[str, ...] | None, address: Address | None) ->
     return address is not None and any(address in network for network in _networks(allowed))
 
 
-def _proven(text: str, record: KeyRecord | None, peppers: Peppers) -> SecretRecord | None:
+def _proven(text: str | bytes, record: KeyRecord | None, peppers: Peppers) -> SecretRecord | None:
     """The secret that `text` is, newest first; one keyed hash whatever the record holds."""
     digest = peppers.digest(text)
+    foreign = isinstance(text, bytes)
     found: SecretRecord | None = None
     for secret in _NOBODY if record is None else record.secrets:
+        if secret.foreign is not foreign:
+            continue
         expected = secret.digests.get(peppers.active)
         if expected is not None:
             same = hmac.compare_digest(digest, expected)

@@ -3,8 +3,8 @@
 import pytest
 
 from keyledger.clock import SECOND
-from services.keys.domain.key import KEPT_SECRETS
 from services.keys.domain.principal import KEYS_READ
+from services.keys.domain.secrets import KEPT_SECRETS
 from tests.support.spec import NOW
 from tests.unit.keys.examples import (
     HOUR,

@@ -5,9 +5,14 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from keyledger.events import RateLimit, WorkspaceChanged, WorkspaceCreated
+from keyledger.events import RateLimit, WorkspaceChanged, WorkspaceCreated, WorkspaceDeleted
 from services.keys.domain.principal import KEYS_WRITE, Principal
-from services.keys.domain.workspace import ChangeWorkspace, CreateWorkspace, Workspace
+from services.keys.domain.workspace import (
+    ChangeWorkspace,
+    CreateWorkspace,
+    DeleteWorkspace,
+    Workspace,
+)
 from tests.support.spec import NOW
 from tests.unit.keys.examples import (
     LIMIT,
@@ -143,3 +148,35 @@ def test_a_workspace_whose_text_is_shredded_still_folds() -> None:
 def test_what_is_unset_is_not_a_wish() -> None:
     command = change(by=MANAGER, name="Acme", rate_limit=UNSET, suspended=UNSET)
     workspace_spec.given(workspace_created()).when(command).then_nothing()
+
+
+def test_an_operator_deletes_and_what_is_left_names_nobody() -> None:
+    state = (
+        workspace_spec.given(workspace_created()).when(DeleteWorkspace(by=OPERATOR)).then(WorkspaceDeleted())
+    )
+    assert (state.deleted, state.name, state.version) == (True, "", 2)
+
+
+@pytest.mark.parametrize("by", [MANAGER, READER])
+def test_only_operators_delete_workspaces(by: Principal) -> None:
+    workspace_spec.given(workspace_created()).when(DeleteWorkspace(by=by)).then_raises(
+        "insufficient_permissions"
+    )
+
+
+def test_a_deletion_that_means_another_version_is_refused() -> None:
+    past = workspace_spec.given(workspace_created(), workspace_changed(suspended=True))
+    past.when(DeleteWorkspace(by=OPERATOR, if_match=1)).then_raises("precondition_failed", field="If-Match")
+    past.when(DeleteWorkspace(by=OPERATOR, if_match=2)).then(WorkspaceDeleted())
+
+
+def test_the_system_workspace_cannot_be_deleted() -> None:
+    past = workspace_spec.given(workspace_created(system=True))
+    past.when(DeleteWorkspace(by=OPERATOR)).then_raises("conflict")
+
+
+def test_what_is_deleted_or_never_was_is_not_there() -> None:
+    deleted = workspace_spec.given(workspace_created(), WorkspaceDeleted())
+    for past in (deleted, workspace_spec.given()):
+        past.when(DeleteWorkspace(by=OPERATOR)).then_raises("not_found")
+        past.when(change(suspended=True)).then_raises("not_found")

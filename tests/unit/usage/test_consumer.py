@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from keyledger.clock import SystemClock
 from keyledger.events import Epoch
-from keyledger.wire import RecordedUses, Use
+from keyledger.wire import ErasedUses, RecordedUses, Use
 from services.usage.consumer import HELD_MESSAGES, Metrics, UseConsumer
 from services.usage.domain.period import MINUTE
 from services.usage.domain.tally import Tally
@@ -74,6 +74,29 @@ class House:
 @pytest.fixture
 def house() -> House:
     return House()
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_batch_that_tells_of_a_deletion_erases_what_was_counted_before_it(
+    house: House, live: bool
+) -> None:
+    house.record(3)
+    kept = RecordedUses(5, 0, (Use("other", "key", "live", MINUTE, "VALID", 7, 7, MINUTE),))
+    late = [ErasedUses(4, 0, (), ("ws",)), kept]
+    if not live:
+        house.feed.batches += late
+    async with house.running():
+        if live:
+            await house.at(3)
+            assert house.counted() == 3
+            house.feed.batches += late
+            await house.say(*late)
+        await house.at(5)
+
+        async def erased() -> bool:
+            return house.counted() == 7
+
+        await until(erased)
 
 
 async def test_what_was_recorded_before_is_paged_in() -> None:

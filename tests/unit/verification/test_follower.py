@@ -15,7 +15,7 @@ from keyledger.verification.follower import Follower
 from keyledger.verification.freshness import NEVER
 from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, TICK_SUBJECT, FeedUnavailable, Message
 from keyledger.verification.store import MemoryStore
-from keyledger.wire import Followed, Head, HeadQuestion
+from keyledger.wire import Followed, Head, HeadQuestion, Page
 from tests.support.followed_log import (
     START,
     WORKSPACE,
@@ -123,8 +123,12 @@ async def test_an_answer_to_another_question_proves_nothing() -> None:
         await world.bus.publish(message.reply, msgspec.msgpack.encode(head))
 
     await world.bus.subscribe(HEAD_SUBJECT, liar)
+    world.log.away = True
     assert not await world.follower.ask()
     assert world.follower.age() == 3
+    world.log.away = False
+    assert await world.follower.ask()
+    assert world.follower.age() == 0
 
 
 async def test_without_the_bus_the_head_is_asked_over_http() -> None:
@@ -155,12 +159,20 @@ async def test_while_postgres_is_away_the_state_is_held() -> None:
     assert world.follower.age() == 901
 
 
-async def test_a_head_behind_what_is_applied_proves_nothing() -> None:
+async def test_a_head_behind_what_is_applied_proves_nothing_and_has_the_log_read_anew() -> None:
     world = await world_with_key()
+    world.add(KEY, KeyRevoked())
+    await world.caught_up()
     world.clock.advance(10)
     world.log.events.pop()
     await world.follower.ask()
-    assert world.follower.age() == 10
+    assert (world.follower.age(), world.store.position) == (10, 3)
+    await world.follower.repair()
+    assert (world.follower.forks, world.follower.rebuilds) == (1, 1)
+    assert (world.follower.age(), world.store.position) == (0, 2)
+    record = world.store.get(KEY)
+    assert record is not None
+    assert record.revoked
 
 
 async def test_another_history_at_a_known_position_is_rebuilt() -> None:
@@ -173,6 +185,75 @@ async def test_another_history_at_a_known_position_is_rebuilt() -> None:
     assert world.follower.rebuilds == 1
     assert world.follower.age() == 0
     assert records(world.store, world.log) == fold(world.log)
+
+
+async def test_a_head_of_another_history_is_found_by_its_hash() -> None:
+    world = await world_with_key()
+    world.add(KEY, KeyRevoked())
+    await world.caught_up()
+    world.log.events.pop()
+    world.add(KEY, KeyChanged(enabled=False))
+    await world.follower.ask()
+    assert (world.follower.age(), world.follower.forks) == (NEVER, 1)
+    await world.follower.repair()
+    record = world.store.get(KEY)
+    assert record is not None
+    assert (record.revoked, record.enabled, world.follower.age()) == (True, False, 0)
+
+
+async def test_an_answer_about_the_store_before_it_was_rebuilt_says_nothing() -> None:
+    world = await world_with_key()
+    world.add(KEY, KeyRevoked())
+    await world.caught_up()
+    world.log.events.pop()
+    await world.follower.ask()
+
+    async def rebuilt_meanwhile(message: Message) -> None:
+        await world.follower.repair()
+        question = msgspec.msgpack.decode(message.body, type=HeadQuestion)
+        await world.bus.publish(message.reply, msgspec.msgpack.encode(await world.log.head(question)))
+
+    await world.bus.subscribe(HEAD_SUBJECT, rebuilt_meanwhile)
+    assert await world.follower.ask()
+    assert (world.follower.forks, world.follower.rebuilds, world.follower.age()) == (1, 1, 0)
+
+
+async def test_one_that_cannot_write_and_knows_another_line_changes_nothing() -> None:
+    world = await world_with_key()
+    world.log.writable = False
+    world.log.epoch = Epoch(7, b"\x07" * 8)
+    world.clock.advance(5)
+    assert await world.follower.ask()
+    assert (world.follower.age(), world.follower.freshness.held, world.follower.forks) == (5, False, 0)
+    assert world.store.epoch == Epoch(1, b"\x01" * 8)
+
+
+async def test_one_that_left_says_so_and_is_fresh_no_more() -> None:
+    world = await world_with_key()
+    await world.follower.leave()
+    told = msgspec.msgpack.decode(world.bus.published[-1].body, type=HeadQuestion)
+    assert (world.bus.published[-1].subject, told.verifier, told.leaving) == (
+        APPLIED_SUBJECT,
+        "verifier-test",
+        True,
+    )
+    assert world.follower.age() == NEVER
+
+
+async def test_a_feed_that_contradicts_itself_is_not_read_again_without_a_pause() -> None:
+    world = await world_with_key()
+    pages = world.log.page
+
+    async def of_another_line_each_time(after: int, limit: int) -> tuple[Page, list[memoryview]]:
+        world.log.epoch = Epoch(2, world.log.pages.to_bytes(8))
+        return await pages(after, limit)
+
+    world.log.page = of_another_line_each_time
+    world.log.epoch = Epoch(2, bytes(8))
+    await world.follower.ask()
+    with pytest.raises(FeedUnavailable):
+        await world.follower.repair()
+    assert world.follower.rebuilds == 1
 
 
 async def test_an_event_that_does_not_continue_our_chain_is_never_applied() -> None:

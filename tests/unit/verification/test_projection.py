@@ -7,13 +7,22 @@ from typing import Any
 import pytest
 
 from keyledger.clock import SECOND
+from keyledger.digest import Peppers, foreign
 from keyledger.events import (
     KeyChanged,
     KeyCreated,
+    KeyImported,
     KeyRevoked,
+    KeyText,
     KeyTextChange,
+    NewSecret,
+    PepperActivated,
+    PepperRetired,
     RateLimit,
+    SecretDigested,
+    SecretRetired,
     WorkspaceChanged,
+    WorkspaceDeleted,
     WorkspaceText,
 )
 from keyledger.verification.projection import KEPT_SECRETS, KeyRecord
@@ -125,7 +134,7 @@ def test_an_unreadable_event_costs_its_key_and_no_other(tag: str, version: int, 
 
 def test_an_unreadable_event_of_a_workspace_closes_the_workspace() -> None:
     log = log_of(key_created(1))
-    log.append_raw(WORKSPACE, "workspace_deleted", 1, b"{}")
+    log.append_raw(WORKSPACE, "workspace_frozen", 1, b"{}")
     workspace = folded(log).workspace(WORKSPACE)
     assert workspace is not None
     assert workspace.unreadable
@@ -155,6 +164,36 @@ def test_a_workspace_changes() -> None:
     assert (workspace.rate_limit.limit, workspace.suspended, workspace.name) == (7, True, "New")
 
 
+def test_a_deleted_workspace_takes_its_keys_with_it_and_stays_deleted() -> None:
+    other = "ws_0000000000000000000002"
+    log = log_of(key_created(1))
+    log.append(other, workspace_created(), workspace=other)
+    log.append(key_id(2), key_created(2), workspace=other)
+    log.append(WORKSPACE, WorkspaceDeleted())
+    log.append(key_id(3), key_created(3))
+    log.append(KEY, KeyChanged(enabled=True))
+    log.append(WORKSPACE, workspace_created())
+    store = folded(log)
+    assert [store.get(key_id(number)) is None for number in (1, 2, 3)] == [True, False, True]
+    workspace, kept = store.workspace(WORKSPACE), store.workspace(other)
+    assert workspace is not None
+    assert kept is not None
+    assert (workspace.deleted, workspace.name, kept.deleted) == (True, "", False)
+    assert store.position == log.position
+
+
+def test_a_deleted_workspace_stays_refused_when_the_log_is_told_anew() -> None:
+    log = log_of(key_created(1))
+    told_anew = folded(log.restored(log.position))
+    log.append(WORKSPACE, WorkspaceDeleted())
+    store = folded(log)
+    assert told_anew.get(KEY) is not None
+    store.swap(told_anew)
+    workspace = store.workspace(WORKSPACE)
+    assert workspace is not None
+    assert workspace.unreadable
+
+
 def test_records_show_neither_text_nor_digests() -> None:
     record = record_of(log_of(key_created(1, name="payroll", metadata={"owner": "eve"})))
     shown = repr(record) + repr(record.secrets)
@@ -177,3 +216,47 @@ def test_a_position_that_does_not_follow_is_refused() -> None:
     store.apply(log.events[0])
     with pytest.raises(ValueError, match="does not follow"):
         store.apply(log.events[2])
+
+
+def test_a_digest_that_is_added_proves_the_same_secret() -> None:
+    added = SecretDigested(1, {"p2": b"2" * 32})
+    record = record_of(log_of(key_created(1), key_rotated(1, 2, START), added))
+    assert [sorted(secret.digests) for secret in record.secrets] == [["p1"], ["p1", "p2"]]
+    assert [secret.version for secret in record.secrets] == [2, 1]
+    assert record.version == 3
+    unknown = record_of(log_of(key_created(1), SecretDigested(7, {"p2": b"2" * 32})))
+    assert [sorted(secret.digests) for secret in unknown.secrets] == [["p1"]]
+
+
+def test_a_retired_secret_ends_at_that_moment_or_before() -> None:
+    log = log_of(key_created(1), key_rotated(1, 2, START + 60 * SECOND))
+    log.append(KEY, SecretRetired(1), at=START + SECOND)
+    assert [secret.valid_until for secret in record_of(log).secrets] == [None, START + SECOND]
+    log.append(KEY, SecretRetired(1), at=START + 2 * SECOND)
+    assert [secret.valid_until for secret in record_of(log).secrets] == [None, START + SECOND]
+
+
+def test_an_imported_token_is_found_under_each_pepper_it_has_a_digest_for() -> None:
+    one, two = PEPPERS, Peppers({"p2": b"2" * 32}, "p2")
+    h = foreign("sk-foreign")
+    secret = NewSecret("imported", {"p1": one.digest(h)})
+    log = log_of(KeyImported("live", ("*",), secret, private=KeyText("imported")))
+    store = folded(log)
+    assert store.find(one.digest(h)) == KEY
+    assert store.find(two.digest(h)) is None
+    assert not store.unfindable(one)
+    assert store.unfindable(two), "somebody who holds p2 only cannot tell who has this token"
+    store.apply(log.append(KEY, SecretDigested(1, {"p2": two.digest(h)})))
+    assert store.find(two.digest(h)) == KEY
+    assert not store.unfindable(two)
+    assert not store.unfindable(one)
+
+
+def test_what_peppers_do_is_of_no_concern_to_any_check() -> None:
+    log = log_of(key_created(1))
+    before = record_of(log)
+    for event in (PepperActivated("p2"), PepperRetired("p1")):
+        log.append("peppers", event)
+    store = folded(log)
+    assert store.get(KEY) == before
+    assert store.position == len(log.events)

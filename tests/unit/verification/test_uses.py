@@ -9,7 +9,7 @@ import msgspec
 from keyledger.verification.ports import USES_SUBJECT, Message
 from keyledger.verification.projection import KeyRecord
 from keyledger.verification.spool import Batch, Spool
-from keyledger.verification.uses import MINUTE, Uses
+from keyledger.verification.uses import FIRST_AGAIN, MINUTE, Uses
 from keyledger.wire import Use, UseBatch
 from tests.support.followed_log import START, WORKSPACE, key_id
 from tests.support.memory_bus import MemoryBus
@@ -27,6 +27,7 @@ class Recorder:
         self.bus = bus
         self.next: dict[str, int] = {}
         self.uses: list[Use] = []
+        self.first_uses: list[tuple[str, int]] = []
         self.order: list[tuple[str, int]] = []
         self.deaf = False
         self.lose_answers = 0
@@ -42,6 +43,7 @@ class Recorder:
         if batch.seq >= self.next.get(batch.boot, 0):
             self.next[batch.boot] = batch.seq + 1
             self.uses += batch.uses
+            self.first_uses += batch.first_uses
         if self.lose_answers:
             self.lose_answers -= 1
             return
@@ -185,3 +187,31 @@ def test_spooled_files_are_for_the_owner_only(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     assert not spool.room(64 * 1024 * 1024)
+
+
+async def test_a_first_use_is_told_at_once_with_the_batch_and_again_only_if_it_is_not_heeded(
+    tmp_path: Path,
+) -> None:
+    bus = MemoryBus()
+    recorder = await recorded(bus)
+    uses = Uses(Spool(tmp_path), bus, boot=BOOT)
+    await uses.start()
+    try:
+        for _ in range(3):
+            uses.first_use(KEY.key_id, 2, now=START)
+
+        async def told() -> bool:
+            return recorder.first_uses == [(KEY.key_id, 2)]
+
+        # well before the next batch would be due
+        await until(told, within=0.8, describe="the first use")
+        uses.first_use(KEY.key_id, 2, now=START + FIRST_AGAIN - 1)
+        await uses.flush()
+        await uses.send()
+        assert recorder.first_uses == [(KEY.key_id, 2)]
+        uses.first_use(KEY.key_id, 2, now=START + FIRST_AGAIN)
+        await uses.flush()
+        await uses.send()
+        assert recorder.first_uses == [(KEY.key_id, 2)] * 2
+    finally:
+        await uses.stop()

@@ -1,0 +1,146 @@
+"""Denials that outlive a restore: what one telling of the log refuses and another does not know to refuse.
+
+The records of a store stay the pure fold of their log. What is lost lies over them, and goes when an
+operator accepts the new telling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from keyledger.events import LostDenial
+from keyledger.verification.projection import KeyRecord, SecretRecord, View, WorkspaceRecord
+
+Denials: TypeAlias = tuple[LostDenial, ...]
+
+
+def lost_of_key(old: KeyRecord, new: KeyRecord) -> Denials:
+    """What `old` refuses or will refuse and `new` does not; both are one key, told twice."""
+    found: list[LostDenial] = []
+
+    def lost(what: str, *, secret: int | None = None, since: int | None = None) -> None:
+        found.append(LostDenial(old.workspace_id, what, old.key_id, secret, since))
+
+    if old.revoked and not new.revoked:
+        lost("revoked")
+    if new.enabled and not old.enabled:
+        lost("disabled")
+    if old.unreadable and not new.unreadable:
+        lost("unreadable")
+    if old.expires_at is not None and _later(new.expires_at, old.expires_at):
+        lost("expired", since=old.expires_at)
+    ended = {secret.version: secret.valid_until for secret in old.secrets}
+    for secret in new.secrets:
+        end = ended.get(secret.version)
+        if end is not None and _later(secret.valid_until, end) and _same(secret, old):
+            lost("retired", secret=secret.version, since=end)
+    return tuple(found)
+
+
+def denies_something(record: KeyRecord) -> bool:
+    """Whether anything could be lost of this record."""
+    ends = record.expires_at is not None or len(record.secrets) > 1
+    return record.revoked or record.unreadable or not record.enabled or ends
+
+
+def lost_of_workspace(old: WorkspaceRecord, new: WorkspaceRecord) -> Denials:
+    """As `lost_of_key`, for what stops all keys of a workspace."""
+    stops = (
+        ("deleted", old.deleted, new.deleted),
+        ("suspended", old.suspended, new.suspended),
+        ("unreadable", old.unreadable, new.unreadable),
+    )
+    return tuple(LostDenial(old.workspace_id, what) for what, before, now in stops if before and not now)
+
+
+def refusing_key(record: KeyRecord, lost: Iterable[LostDenial]) -> KeyRecord:
+    """The record, refusing all of this as well."""
+    for denial in lost:
+        match denial.what:
+            case "revoked":
+                record = replace(record, revoked=True)
+            case "disabled":
+                record = replace(record, enabled=False)
+            case "expired" if denial.since is not None:
+                since = denial.since if _later(record.expires_at, denial.since) else record.expires_at
+                record = replace(record, expires_at=since)
+            case "retired" if denial.secret is not None:
+                ended = (_ended(secret, denial) for secret in record.secrets)
+                record = replace(record, secrets=tuple(ended))
+            case _:
+                # a word from the future: it was refused, and that much is known
+                record = replace(record, unreadable=True)
+    return record
+
+
+def refusing_workspace(record: WorkspaceRecord, lost: Iterable[LostDenial]) -> WorkspaceRecord:
+    """As `refusing_key`, for a workspace; a deleted one has no keys that anybody knows."""
+    for denial in lost:
+        if denial.what == "suspended":
+            record = replace(record, suspended=True)
+        else:
+            record = replace(record, unreadable=True)
+    return record
+
+
+def _later(end: int | None, than: int) -> bool:
+    return end is None or end > than
+
+
+def _same(secret: SecretRecord, old: KeyRecord) -> bool:
+    """Whether the secret is the old telling's of this version, and not one made after the restore."""
+    before = next(each for each in old.secrets if each.version == secret.version)
+    # with no pepper in common they cannot be told apart, and then it is refused
+    common = before.digests.keys() & secret.digests.keys()
+    return not common or any(before.digests[pepper] == secret.digests[pepper] for pepper in common)
+
+
+def _ended(secret: SecretRecord, denial: LostDenial) -> SecretRecord:
+    if secret.version != denial.secret or not _later(secret.valid_until, denial.since or 0):
+        return secret
+    return replace(secret, valid_until=denial.since or 0)
+
+
+class Lost:
+    """What is lost of a store's log, and the records that it changes, as they are to be judged."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, KeyRecord] = {}
+        self.workspaces: dict[str, WorkspaceRecord] = {}
+        self._of_keys: dict[str, Denials] = {}
+        self._of_workspaces: dict[str, Denials] = {}
+
+    def add(self, lost: Iterable[LostDenial], view: View) -> None:
+        """Lay these over the view's records, too."""
+        for denial in lost:
+            if denial.key_id is not None:
+                self._of_keys[denial.key_id] = (*self._of_keys.get(denial.key_id, ()), denial)
+                if (record := view.get(denial.key_id)) is not None:
+                    self.key_changed(record)
+            else:
+                so_far = self._of_workspaces.get(denial.workspace_id, ())
+                self._of_workspaces[denial.workspace_id] = (*so_far, denial)
+                if (workspace := view.workspace(denial.workspace_id)) is not None:
+                    self.workspace_changed(workspace)
+
+    def key_changed(self, record: KeyRecord) -> None:
+        """The log says something new about this key."""
+        if (lost := self._of_keys.get(record.key_id)) is not None:
+            self.keys[record.key_id] = refusing_key(record, lost)
+
+    def workspace_changed(self, record: WorkspaceRecord) -> None:
+        """As `key_changed`, for a workspace."""
+        if (lost := self._of_workspaces.get(record.workspace_id)) is not None:
+            self.workspaces[record.workspace_id] = refusing_workspace(record, lost)
+
+    def gone(self, key_id: str) -> None:
+        """The key has no record any more."""
+        self.keys.pop(key_id, None)
+
+    def clear(self) -> None:
+        """It is accepted: the records count as the log tells them."""
+        for each in (self.keys, self.workspaces, self._of_keys, self._of_workspaces):
+            each.clear()

@@ -1,0 +1,167 @@
+"""Lost denials: refused after a restore by who was there and by who comes later, until they are accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyledger.events import EpochAccepted, EpochStarted, KeyChanged, KeyRevoked, LostDenial, WorkspaceChanged
+from keyledger.verification.projection import KeyRecord
+from keyledger.verification.store import MemoryStore
+from tests.support.followed_log import START, WORKSPACE, FollowedLog, key_created, key_id, key_rotated
+from tests.support.followed_log import workspace_created as created
+
+KEY = key_id(1)
+DENIALS: dict[str, tuple[Any, LostDenial]] = {
+    "revoked": (KeyRevoked(), LostDenial(WORKSPACE, "revoked", KEY)),
+    "disabled": (KeyChanged(enabled=False), LostDenial(WORKSPACE, "disabled", KEY)),
+    "expired": (KeyChanged(expires_at=START), LostDenial(WORKSPACE, "expired", KEY, since=START)),
+    "retired": (key_rotated(1, 2, START), LostDenial(WORKSPACE, "retired", KEY, 1, START)),
+}
+refused = pytest.mark.parametrize("what", DENIALS)
+
+
+def logged() -> FollowedLog:
+    log = FollowedLog()
+    log.append(WORKSPACE, created())
+    log.append(KEY, key_created(1))
+    return log
+
+
+def folded(log: FollowedLog) -> MemoryStore:
+    store = MemoryStore()
+    store.begin(log.epoch)
+    for event in log.events:
+        store.apply(event)
+    return store
+
+
+def record(store: MemoryStore) -> KeyRecord:
+    found = store.get(KEY)
+    assert found is not None
+    return found
+
+
+def refuses(found: KeyRecord) -> set[str]:
+    first = found.secrets[-1]
+    words = {
+        "revoked": found.revoked,
+        "disabled": not found.enabled,
+        "expired": found.expires_at == START,
+        "retired": first.version == 1 and first.valid_until == START,
+        "unreadable": found.unreadable,
+    }
+    return {word for word, holds in words.items() if holds}
+
+
+def restored(log: FollowedLog, position: int, *lost: LostDenial) -> FollowedLog:
+    """The log gone back to `position`, saying what it lost."""
+    again = log.restored(position)
+    started = EpochStarted(again.epoch.number, again.epoch.line, position, lost=lost)
+    again.append("epochs", started)
+    return again
+
+
+@refused
+def test_who_was_there_before_refuses_still(what: str) -> None:
+    log = logged()
+    again = log.restored(log.position)
+    log.append(KEY, DENIALS[what][0])
+    store = folded(log)
+    store.swap(folded(again))
+    assert refuses(record(store)) == {what}
+
+
+@refused
+def test_who_comes_later_is_told_and_refuses(what: str) -> None:
+    log = logged()
+    assert refuses(record(folded(restored(log, log.position, DENIALS[what][1])))) == {what}
+
+
+@refused
+def test_what_was_accepted_is_as_the_log_tells_it(what: str) -> None:
+    log = logged()
+    plain = folded(log)
+    again = restored(log, log.position, DENIALS[what][1])
+    log.append(KEY, DENIALS[what][0])
+    store, young = folded(log), folded(again)
+    store.swap(folded(again))
+    accepted = again.append("epochs", EpochAccepted(again.epoch.number))
+    for each in (store, young):
+        each.apply(accepted)
+        assert record(each) == record(plain)
+
+
+@refused
+def test_a_change_meanwhile_takes_no_lost_denial_away(what: str) -> None:
+    log = logged()
+    again = restored(log, log.position, DENIALS[what][1])
+    again.append(KEY, KeyChanged(scopes=("other",)))
+    found = record(folded(again))
+    assert found.scopes == ("other",)
+    assert refuses(found) == {what}
+
+
+def test_a_word_from_the_future_refuses_all_the_same() -> None:
+    log = logged()
+    again = restored(log, log.position, LostDenial(WORKSPACE, "frowned_upon", KEY))
+    assert refuses(record(folded(again))) == {"unreadable"}
+
+
+def test_a_secret_made_after_the_restore_is_not_taken_for_a_retired_one() -> None:
+    log = logged()
+    again = log.restored(log.position)
+    for secret in (2, 3):
+        log.append(KEY, key_rotated(1, secret, START))
+    again.append(KEY, key_rotated(1, 9, START))
+    store = folded(log)
+    store.swap(folded(again))
+    newest, first = record(store).secrets
+    assert (newest.version, newest.valid_until) == (2, None)
+    assert first.valid_until == START
+
+
+def test_a_suspended_workspace_is_suspended_still() -> None:
+    log = logged()
+    again = restored(log, log.position, LostDenial(WORKSPACE, "suspended"))
+    log.append(WORKSPACE, WorkspaceChanged(suspended=True))
+    store = folded(log)
+    store.swap(folded(log.restored(2)))
+    for each in (store, folded(again)):
+        workspace = each.workspace(WORKSPACE)
+        assert workspace is not None
+        assert workspace.suspended
+        assert not workspace.unreadable
+
+
+def test_denials_are_carried_over_any_number_of_restores() -> None:
+    log = logged()
+    first, second = log.restored(2), log.restored(2)
+    log.append(KEY, KeyRevoked())
+    first.append(key_id(2), key_created(2))
+    store = folded(log)
+    store.swap(folded(first))
+    store.swap(folded(second))
+    assert record(store).revoked
+
+
+def test_who_was_away_at_the_acceptance_takes_the_log_s_word() -> None:
+    log = logged()
+    again = restored(log, log.position, DENIALS["revoked"][1])
+    again.append("epochs", EpochAccepted(again.epoch.number))
+    log.append(KEY, KeyRevoked())
+    store = folded(log)
+    store.swap(folded(again))
+    assert not record(store).revoked
+
+
+def test_an_acceptance_that_was_known_before_says_nothing_of_what_is_lost_now() -> None:
+    log = logged()
+    log.append("epochs", EpochAccepted(log.epoch.number))
+    store = folded(log)
+    same_line = folded(log)
+    revoked = log.append(KEY, KeyRevoked())
+    store.apply(revoked)
+    store.swap(same_line)
+    assert record(store).revoked
