@@ -33,6 +33,7 @@ quality: .dev
 
 bench: .dev ## measure the figures of the README
 	$(bin)/python -m bench.backbone
+	$(bin)/python -m bench.timing
 	exec $(bin)/python -m bench.log
 
 fmt: .dev ## format the code and mend what can be mended

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from litestar import Litestar, Request, get, post
+from litestar import Litestar, Request, Response, get, post
 from litestar.middleware import DefineMiddleware
 from msgspec import Meta, Struct
 
-from keyledger.client.asgi import Identity, KeyledgerMiddleware
+from keyledger.client.asgi import UNGUARDED, Identity, KeyledgerMiddleware
 from keyledger.client.gateway import Gateway
 from keyledger.server.problems import exception_handlers
 
@@ -64,12 +65,25 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def build_app(verifier: Gateway) -> Litestar:
-    """The API, guarded by this verifier."""
+@get("/unavailable", status_code=503)
+async def unavailable() -> Response[dict[str, str]]:
+    """What a gateway shows that cannot ask the verifier and writes no answers of its own (Traefik)."""
+    return Response({"error": "unavailable"}, status_code=503, headers={"Retry-After": "1"})
+
+
+def build_app(verifier: Gateway, *, trusted_gateways: Sequence[str] = ()) -> Litestar:
+    """The API, guarded by this verifier, or by it and the gateways (addresses, networks) that asked it."""
     needed = {"POST /v1/contacts": ["contacts:write"]}
+    guard = DefineMiddleware(
+        KeyledgerMiddleware,
+        verifier=verifier,
+        scopes=needed,
+        trusted_gateways=trusted_gateways,
+        unguarded=(*UNGUARDED, "/unavailable"),
+    )
     app = Litestar(
-        [list_contacts, add_contact, health],
-        middleware=[DefineMiddleware(KeyledgerMiddleware, verifier=verifier, scopes=needed)],
+        [list_contacts, add_contact, health, unavailable],
+        middleware=[guard],
         on_shutdown=[verifier.close],
         exception_handlers=exception_handlers,
         openapi_config=None,

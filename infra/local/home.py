@@ -35,6 +35,8 @@ class Home:
         self.peppers = root / "peppers"
         self.secrets = root / "secrets"
         self.spool = root / "spool" / "verifier"
+        self.verifier = root / "verifier"
+        """Where the verifier keeps its projection."""
         self.seal_secret = root / "seal.secret"
         self.verifier_token = root / "verifier.token"
         """What callers beyond loopback send the verifier."""
@@ -76,7 +78,7 @@ class Home:
     def _furnish(self) -> None:
         self.root.chmod(0o700)
         spool = (self.spool.parent, self.spool)
-        for folder in (self.nats, self.run, self.logs, self.peppers, self.secrets, *spool):
+        for folder in (self.nats, self.run, self.logs, self.peppers, self.secrets, self.verifier, *spool):
             folder.mkdir(exist_ok=True, mode=0o700)
         if not any(self.peppers.glob("*.pepper")):
             write_private(self.peppers / f"{FIRST_PEPPER}.pepper", secrets.token_hex(32) + "\n")

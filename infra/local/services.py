@@ -46,9 +46,12 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "verifier"),
             "KEYLEDGER_PROVE_KEY_FILE": str(home.secrets / "verifier-prove"),
             "KEYLEDGER_SPOOL": str(home.spool),
+            "KEYLEDGER_STORE": str(home.verifier),
             "KEYLEDGER_CLIENT_IP_HEADER": "X-Keyledger-Client-IP",
+            # nobody stands before it who would have to learn that it stops
+            "KEYLEDGER_DRAIN_SECONDS": "0",
             **token,
-        }, passed_on=("KEYLEDGER_TOKEN_PREFIX",)),
+        }, passed_on=("KEYLEDGER_TOKEN_PREFIX", "KEYLEDGER_WORKERS")),
         _spec(settings, servers, "usage", {
             "KEYLEDGER_POSTGRES": servers.postgres["usage"],
             "KEYLEDGER_KEYS_URL": keys_url,

@@ -22,6 +22,12 @@ PORT_OFFSETS = {
 }
 
 
+_PASSED_ON = (
+    *("PATH", "HOME", "LANG", "TZ"),
+    *("KEYLEDGER_LOG_LEVEL", "KEYLEDGER_TOKEN_PREFIX", "KEYLEDGER_WORKERS"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one local run. DSN and URL may hold a password, so they stay out of the repr."""
@@ -77,11 +83,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         home=Path(home).expanduser().absolute(),
         postgres=environ.get("KEYLEDGER_POSTGRES") or None,
         nats=environ.get("KEYLEDGER_NATS") or None,
-        passed_on={
-            name: environ[name]
-            for name in ("PATH", "HOME", "LANG", "TZ", "KEYLEDGER_LOG_LEVEL", "KEYLEDGER_TOKEN_PREFIX")
-            if environ.get(name)
-        },
+        passed_on={name: environ[name] for name in _PASSED_ON if environ.get(name)},
     )
 
 

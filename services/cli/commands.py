@@ -7,7 +7,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError
 
-from services.cli import audit, database, doctor, epoch, pepper, project, running
+from services.cli import audit, database, doctor, epoch, explain, pepper, project, running
 
 app = App(
     name="keyledger",
@@ -19,6 +19,7 @@ app.command(running.serve)
 app.command(database.migrate)
 app.command(database.bootstrap)
 app.command(doctor.doctor)
+app.command(explain.explain)
 app.command(audit.app)
 app.command(project.app)
 app.command(pepper.app)

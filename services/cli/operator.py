@@ -1,9 +1,10 @@
-"""Asking the key service as its operator: where it is, whose key, and its answer or a sentence."""
+"""Asking a service as its operator: where it is, whose key, and its answer or a sentence."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,42 @@ def ask(places: Places, method: str, path: str, body: Any = None) -> dict[str, A
     KEYLEDGER_KEYS_URL says whom to ask, KEYLEDGER_ADMIN_KEY_FILE or KEYLEDGER_API_KEY as whom; else the local
     run's own.
     """
+    url = os.environ.get("KEYLEDGER_KEYS_URL") or places.local.url("keys")
+    return _ask("the key service", url, _operator(places), method, path, json=body)
+
+
+def ask_verifier(places: Places, url: str | None, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    """As `ask`, of the verifier that was named, of KEYLEDGER_VERIFIER_URL, or the local run's own.
+
+    One that wants its callers' token gets the one in KEYLEDGER_VERIFIER_TOKEN_FILE or of the local run.
+    """
+    address = url or os.environ.get("KEYLEDGER_VERIFIER_URL") or places.local.url("verifier")
+    token = places.secret_file("KEYLEDGER_VERIFIER_TOKEN_FILE", "verifier.token")
+    headers = _operator(places) | ({} if token is None else {"X-Verifier-Token": token.read_text().strip()})
+    return _ask("the verifier", address, headers, "GET", path, params=query)
+
+
+def _operator(places: Places) -> dict[str, str]:
+    return {"X-API-Key": _api_key(places)}
+
+
+def _ask(
+    whom: str, url: str, headers: Mapping[str, str], method: str, path: str, **content: Any
+) -> dict[str, Any]:
     import httpx2  # noqa: PLC0415 - the other commands need not wait for it
 
-    url = os.environ.get("KEYLEDGER_KEYS_URL") or places.local.url("keys")
-    headers = {"X-API-Key": _api_key(places)}
     try:
         with httpx2.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as http:
-            answer = http.request(method, path, json=body, headers=headers)
+            answer = http.request(method, path, headers=dict(headers), **content)
     except httpx2.HTTPError as error:
-        raise LocalRunError(f"the key service does not answer at {url}: {type(error).__name__}") from None
+        raise LocalRunError(f"{whom} does not answer at {url}: {type(error).__name__}") from None
     try:
         told: dict[str, Any] = answer.json()
     except ValueError:
         told = {}
     if answer.status_code != OK:
-        raise LocalRunError(f"{answer.status_code} {told.get('error', '')}: {told.get('message', '')}")
+        field = f" ({told['field']})" if "field" in told else ""
+        raise LocalRunError(f"{answer.status_code} {told.get('error', '')}{field}: {told.get('message', '')}")
     return told
 
 

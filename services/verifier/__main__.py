@@ -1,76 +1,113 @@
-"""`python -m services.verifier`: one process, one event loop.
+"""`python -m services.verifier`: one process, one event loop; or, of several workers, the parent or one.
 
-SIGTERM makes it unready, lets what is in flight end, gets the last uses out, and closes.
+SIGTERM makes it unready first. It goes on answering while whoever sends it requests learns that, then it
+lets what is in flight end, gets the last uses out, and closes; a second SIGTERM cuts the first part short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import socket
+import ssl
 import sys
-from collections.abc import Generator
 
-import uvicorn
+import structlog
 import uvloop
 
+from keyledger.clock import SystemClock
 from keyledger.digest import PepperError
 from keyledger.server.settings import SettingsError, read_environment
 from keyledger.server.telemetry import configure_logging
-from services.verifier.app import open_service
-from services.verifier.settings import Settings, read_settings
+from keyledger.verification.spool import gather
+from keyledger.verification.store_folder import FolderUnusable
+from services.verifier.app import open_projector, open_service
+from services.verifier.listener.bounds import Bounds
+from services.verifier.listener.listener import Listener
+from services.verifier.listener.sockets import allow_connections, bound
+from services.verifier.listener.tls import TlsError, server_context
+from services.verifier.settings import Settings, Worker, read_settings
+from services.verifier.workers import Stops, look_after
 
-KEEP_ALIVE_SECONDS = 75
-GRACE_SECONDS = 5
+GRACE_SECONDS = 5.0
+"""For what is in flight once nothing more is accepted."""
+_log = structlog.get_logger("keyledger.verifier")
 
 
 def main() -> int:
-    """Serve until told to stop; 2 when the settings cannot be used."""
+    """Serve until told to stop; 2 when the settings cannot be used, 1 when the address cannot be had."""
     try:
         settings = read_settings(read_environment())
         configure_logging("verifier", settings.log_level)
+        tls = _context(settings)
+        bounds = Bounds(
+            connections=allow_connections(settings.max_connections), idle=settings.keep_alive_seconds
+        )
+        gather(settings.spool, settings.workers)
+        sockets = _sockets(settings)
+    except (SettingsError, PepperError, TlsError) as error:
+        sys.stderr.write(f"verifier: {error}\n")
+        return 2
+    except OSError as error:
+        where = error.filename or "KEYLEDGER_HOST and KEYLEDGER_PORT"
+        sys.stderr.write(f"verifier: {where} cannot be had: {error.strerror}\n")
+        return 1
+    try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings))
-    except (SettingsError, PepperError) as error:
+            if settings.worker is None and settings.workers > 1:
+                return runner.run(look_after(settings, sockets))
+            if settings.worker is not None and settings.worker.index is None:
+                return runner.run(_project(settings, settings.worker))
+            return runner.run(_serve(settings, sockets, bounds, tls))
+    except (PepperError, FolderUnusable) as error:
         sys.stderr.write(f"verifier: {error}\n")
         return 2
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with the signals left to the one who also holds the verifier."""
+def _sockets(settings: Settings) -> list[socket.socket]:
+    """Those of this process: inherited by one of several workers, for all of them in their parent."""
+    if settings.worker is not None:
+        return [socket.socket(fileno=each) for each in settings.worker.sockets]
+    sockets = bound(settings.host, settings.port)
+    if settings.workers == 1:
+        return sockets
+    # that nobody else has the address is known now
+    for each in sockets:
+        each.close()
+    return [
+        each for _ in range(settings.workers) for each in bound(settings.host, settings.port, shared=True)
+    ]
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+
+def _context(settings: Settings) -> ssl.SSLContext | None:
+    tls = settings.tls
+    return None if tls is None else server_context(tls.certificate, tls.key, tls.client_ca)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(
+    settings: Settings, sockets: list[socket.socket], bounds: Bounds, tls: ssl.SSLContext | None
+) -> int:
+    stops = Stops(settings.worker)
     async with open_service(settings) as service:
-        server = _Server(
-            uvicorn.Config(
-                service.app,
-                host=settings.host,
-                port=settings.port,
-                http="httptools",
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
+        listener = Listener(service.endpoints, service.documented, SystemClock(), bounds=bounds, tls=tls)
+        await listener.open(sockets)
+        _log.info("listening", host=settings.host, port=settings.port)
+        await stops.first.wait()
+        service.stopping = True
+        _log.info("stopping")
+        listener.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.drain_seconds):
+                await stops.second.wait()
+        await listener.close(grace=GRACE_SECONDS)
+    return 0
 
-        def stop() -> None:
-            service.stopping = True
-            server.should_exit = True
 
-        loop = asyncio.get_running_loop()
-        for wanted in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(wanted, stop)
-        await server.serve()
-        return 0 if server.started else 1
+async def _project(settings: Settings, worker: Worker) -> int:
+    stops = Stops(worker)
+    async with open_projector(settings):
+        await stops.first.wait()
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,30 @@ from keyledger.server.settings import Reader, SettingsError, is_loopback, read_s
 from keyledger.token import DEFAULT_PREFIX, Secret, is_prefix
 
 DEFAULT_PORT = 8402
+MAX_WORKERS = 64
+WORKER = "KEYLEDGER_WORKER"
+"""Set by the parent of several workers for each of them, and by nobody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. With `client_ca` a caller needs a certificate that it signed."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Which of several processes this is: the one of `index` among those that serve, or the one that follows.
+
+    `sockets` and `lifeline` are inherited file descriptors; the latter ends when the parent does.
+    """
+
+    index: int | None
+    sockets: tuple[int, ...]
+    lifeline: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +56,30 @@ class Settings:
     log_level: str = "INFO"
     prove_key: Secret | None = field(default=None, repr=False)
     """A key of scope `keyledger:prove`; without one a secret whose pepper is lost stays refused."""
+    tls: Tls | None = None
+    drain_seconds: float = 2.0
+    """For how long a verifier that is told to stop says so, and still answers, before it closes."""
+    keep_alive_seconds: float = 75.0
+    """For how long a connection without a request is kept: longer than the idle pools of gateways."""
+    max_connections: int = 4096
+    """Of one process."""
+    store: Path | None = None
+    """The folder of this verifier alone in which its projection lives; beside the spool unless named."""
+    workers: int = 1
+    """Processes that serve; with more than one another one follows, and a parent looks after them."""
+    worker: Worker | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the projection lives."""
+        return self.store or self.spool.with_name(f"{self.spool.name}-state")
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read them; `SettingsError` lists every name that is missing or wrong.
 
-    Beyond loopback the callers must authenticate: without a token file another host is refused.
+    Beyond loopback the callers must authenticate: without a token file or a CA of theirs another host is
+    refused.
     """
     reader = Reader(environment)
     host = reader.text("KEYLEDGER_HOST", "127.0.0.1")
@@ -56,9 +98,19 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     token_file = reader.text("KEYLEDGER_VERIFIER_TOKEN_FILE", "")
     log_level = reader.text("KEYLEDGER_LOG_LEVEL", "INFO")
     prove_file = reader.text("KEYLEDGER_PROVE_KEY_FILE", "")
+    drain = reader.number("KEYLEDGER_DRAIN_SECONDS", 2)
+    keep_alive = reader.number("KEYLEDGER_KEEP_ALIVE_SECONDS", 75)
+    connections = reader.integer("KEYLEDGER_MAX_CONNECTIONS", 4096, least=1)
+    store = reader.text("KEYLEDGER_STORE", "")
+    workers = reader.integer("KEYLEDGER_WORKERS", 1, least=1)
+    worker = reader.text(WORKER, "")
+    tls = [reader.text(f"KEYLEDGER_TLS_{name}", "") for name in ("CERT", "KEY", "CLIENT_CA")]
     reader.finish()
-    if not is_loopback(host) and not token_file:
-        raise SettingsError("KEYLEDGER_HOST is beyond loopback and needs KEYLEDGER_VERIFIER_TOKEN_FILE")
+    if not is_loopback(host) and not token_file and not tls[2]:
+        raise SettingsError(
+            "KEYLEDGER_HOST is beyond loopback and needs KEYLEDGER_VERIFIER_TOKEN_FILE, or "
+            "KEYLEDGER_TLS_CLIENT_CA"
+        )
     return Settings(
         host,
         port,
@@ -75,7 +127,47 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         Secret(read_secret(Path(token_file))) if token_file else None,
         log_level,
         Secret(read_secret(Path(prove_file))) if prove_file else None,
+        _tls(*tls),
+        drain,
+        keep_alive,
+        connections,
+        Path(store) if store else None,
+        _workers(workers),
+        _worker(worker) if worker else None,
     )
+
+
+def _workers(count: int) -> int:
+    if count > MAX_WORKERS:
+        raise SettingsError(f"KEYLEDGER_WORKERS is above {MAX_WORKERS}")
+    return count
+
+
+def _worker(text: str) -> Worker:
+    """What the parent of a worker has written; see `worker_setting`."""
+    try:
+        index, sockets, lifeline = text.split(" ")
+        return Worker(
+            None if index == "-" else int(index),
+            tuple(int(each) for each in sockets.split(",") if each),
+            int(lifeline),
+        )
+    except ValueError:
+        raise SettingsError(f"{WORKER} is for the workers of KEYLEDGER_WORKERS alone") from None
+
+
+def worker_setting(worker: Worker) -> str:
+    """What `read_settings` reads as this worker."""
+    index = "-" if worker.index is None else worker.index
+    return f"{index} {','.join(map(str, worker.sockets))} {worker.lifeline}"
+
+
+def _tls(certificate: str, key: str, client_ca: str) -> Tls | None:
+    if not certificate and not key and not client_ca:
+        return None
+    if not certificate or not key:
+        raise SettingsError("TLS needs both KEYLEDGER_TLS_CERT and KEYLEDGER_TLS_KEY")
+    return Tls(Path(certificate), Path(key), Path(client_ca) if client_ca else None)
 
 
 def _prefixes(today: str, old: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ before any look-up and a secret scanner matches exactly. Nothing here draws rand
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections.abc import Iterable
 from enum import Enum
@@ -20,12 +21,21 @@ DEFAULT_PREFIX = "cvtk"
 MAX_LENGTH = 512
 ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 22, 32, 6
 BODY_LENGTH = ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
+_ID_END = ID_LENGTH - BODY_LENGTH
 PREFIX_PATTERN = r"[a-z][a-z0-9]{1,15}"
 #: What a secret scanner may look for; the checksum then tells a real token from a lookalike.
 TOKEN_PATTERN = rf"{PREFIX_PATTERN}_(?:live|test)_[0-9A-Za-z]{{{BODY_LENGTH}}}"
 
 _PREFIX = re.compile(PREFIX_PATTERN)
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
+_BYTES = ALPHABET.encode()
+# a checksum is read as three pairs of characters: this is on the path of every check
+_PAIRS_OF = struct.Struct(">HHH").unpack_from
+_PAIRS = {
+    ord(left) << 8 | ord(right): 62 * _VALUES[left] + _VALUES[right]
+    for left in ALPHABET
+    for right in ALPHABET
+}
 _ID = re.compile(rf"[0-9A-Za-z]{{{ID_LENGTH}}}", re.ASCII)
 _BODY = re.compile(rf"[0-9A-Za-z]{{{BODY_LENGTH}}}", re.ASCII)
 
@@ -124,20 +134,38 @@ def parse(text: str, prefixes: Iterable[str] = (DEFAULT_PREFIX,)) -> Token | Unp
 
     `prefixes` are the configured one and the old ones that stay accepted.
     """
-    if len(text) > MAX_LENGTH:
-        return Unparsed.MALFORMED
-    prefix, separator, rest = text.partition("_")
-    if not separator or prefix not in prefixes:
-        return Unparsed.FOREIGN
-    environment, _, body = rest.partition("_")
-    if (
-        environment not in ENVIRONMENTS
-        or len(body) != BODY_LENGTH
-        or not body.isascii()
-        or not body.isalnum()
-    ):
-        return Unparsed.MALFORMED
-    given = base62_value(text[-CHECKSUM_LENGTH:])
-    if zlib.crc32(text[:-CHECKSUM_LENGTH].encode()) != given or body[:ID_LENGTH] > _LARGEST_ID:
-        return Unparsed.MALFORMED
-    return Token(text, environment, f"key_{body[:ID_LENGTH]}")
+    return Format(prefixes).parse(text)
+
+
+class Format:
+    """The prefixes that are ours, prepared: whoever parses more than once keeps one of these."""
+
+    def __init__(self, prefixes: Iterable[str]) -> None:
+        self.prefixes = tuple(prefixes)
+        self._environments = {
+            f"{prefix}_{environment}_": environment
+            for prefix in self.prefixes
+            for environment in ENVIRONMENTS
+        }
+
+    def parse(self, text: str) -> Token | Unparsed:
+        """As the function `parse`."""
+        environment = self._environments.get(text[:-BODY_LENGTH])
+        if environment is None:
+            return self._unparsed(text)
+        if not text.isascii():
+            return Unparsed.MALFORMED
+        raw, key_id = text.encode(), text[-BODY_LENGTH:_ID_END]
+        if raw[-BODY_LENGTH:].translate(None, _BYTES) or key_id > _LARGEST_ID:
+            return Unparsed.MALFORMED
+        first, second, third = _PAIRS_OF(raw, -CHECKSUM_LENGTH)
+        given = (_PAIRS[first] * 3844 + _PAIRS[second]) * 3844 + _PAIRS[third]
+        if zlib.crc32(raw[:-CHECKSUM_LENGTH]) != given:
+            return Unparsed.MALFORMED
+        return Token(text, environment, f"key_{key_id}")
+
+    def _unparsed(self, text: str) -> Unparsed:
+        """What a text is that does not begin like a token of ours and go on for as long as one."""
+        prefix, separator, _ = text.partition("_")
+        ours = separator and prefix in self.prefixes
+        return Unparsed.MALFORMED if ours or len(text) > MAX_LENGTH else Unparsed.FOREIGN

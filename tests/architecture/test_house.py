@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_a_package_says_what_it_is_and_does_nothing() -> None:
         for path in modules(*SOURCES, "bench")
         if path.name == "__init__.py" and not is_docstring_only(parsed(path))
     ]
-    assert busy == []
+    # the one that hands out the library's front door when it is asked for
+    assert busy == ["shared/keyledger/verification/__init__.py"]
 
 
 def test_domain_code_never_waits() -> None:
@@ -202,3 +204,38 @@ def test_no_service_stands_outside_the_import_contracts() -> None:
     for kind, listed in (("independence", "modules"), ("layers", "containers")):
         named_in = [set(one[listed]) for one in contracts if one["type"] == kind and listed in one]
         assert any(services <= names for names in named_in), f"{services} are not all in the {kind} contract"
+
+
+def test_the_extra_brings_what_the_embedded_verifier_imports() -> None:
+    """What is imported beneath `Verifier` is the library's own, Python's, or asked for by the extra."""
+    script = (
+        "import sys; before = set(sys.modules); from keyledger.verification import Verifier; "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    project = tomllib.loads((ROOT / "shared/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    light = {_plain(re.split(r"[<>=\[]", each)[0]) for each in project["dependencies"]}
+    extra = {_plain(re.split(r"[<>=\[]", each)[0]) for each in project["optional-dependencies"]["embedded"]}
+    brought = _with_what_it_needs(light | extra)
+    foreign = set(done.stdout.split()) - set(sys.stdlib_module_names) - {"keyledger"}
+    owners = metadata.packages_distributions()
+    missing = {
+        name for name in foreign if name in owners and not {_plain(each) for each in owners[name]} & brought
+    }
+    assert missing == set()
+    assert {"nats", "msgspec", "httpx2"} <= foreign
+
+
+def _with_what_it_needs(names: set[str]) -> set[str]:
+    """The distributions and, step by step, all they require without an extra."""
+    found: set[str] = set()
+    while names:
+        name = names.pop()
+        found.add(name)
+        try:
+            needed = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        plain = {_plain(re.split(r"[\s<>=!~;\[(]", each)[0]) for each in needed if "extra ==" not in each}
+        names |= plain - found
+    return found

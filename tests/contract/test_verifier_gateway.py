@@ -14,6 +14,7 @@ from tests.support.verifying import World
 
 KEY = key_id(1)
 GOOD = {"X-API-Key": token(1)}
+BAD = {"X-API-Key": token(9)}
 IDENTITY = ("x-workspace-id", "x-key-id", "x-key-name", "x-key-environment", "x-key-scopes")
 LIMITED = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit", "ratelimit-policy")
 
@@ -245,3 +246,20 @@ async def test_the_clients_address_comes_from_the_trusted_end(
 async def test_a_body_is_ignored_whatever_it_is() -> None:
     answer = await ask(await world_with_key(), method="POST", body=b"x" * 1_000_000)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("alias", ["X_Key_Id", "x.workspace.id", "X-API_Key", "X~Required~Scopes"])
+async def test_another_spelling_of_a_header_of_ours_is_refused_while_a_gateway_asks(alias: str) -> None:
+    world = await world_with_key()
+    answer = await ask(world, headers={**GOOD, alias: "forged"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+    assert (await ask(world, headers={**BAD, alias: "forged"})).status_code == 401
+    told = await ask(world, "/v1/gateway?deny=403", {**GOOD, alias: "forged"})
+    assert (told.status_code, told.headers["x-verify-status"]) == (403, "400")
+
+
+async def test_an_identity_that_came_twice_is_refused_and_one_that_came_once_is_ignored() -> None:
+    world = await world_with_key()
+    once = [*GOOD.items(), ("X-Key-Id", "forged")]
+    assert (await ask(world, headers=once)).headers["x-key-id"] == KEY
+    assert (await ask(world, headers=[*once, ("x-key-id", "forged")])).status_code == 400

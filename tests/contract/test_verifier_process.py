@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from keyledger.events import KeyRevoked
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import APPLIED_SUBJECT, HEAD_SUBJECT, USES_SUBJECT, Message
 from keyledger.wire import HeadQuestion, Use, UseBatch, frame
+from tests.support.certificates import Authority
 from tests.support.followed_log import WORKSPACE, FollowedLog, key_created, key_id, token, workspace_created
 from tests.support.serving import free_socket, serving
 from tests.support.waiting import until
@@ -70,7 +72,7 @@ class KeyService:
 
 @asynccontextmanager
 async def verifier_process(
-    folder: Path, *, nats: str, keys_url: str
+    folder: Path, tls: ssl.SSLContext | None = None, /, *, nats: str, keys_url: str, **more: str
 ) -> AsyncGenerator[tuple[asyncio.subprocess.Process, httpx2.AsyncClient]]:
     (folder / "p1.pepper").write_text(bytes(range(32)).hex())
     (folder / "service").write_text(SERVICE_KEY)
@@ -85,6 +87,8 @@ async def verifier_process(
         "KEYLEDGER_SERVICE_KEY_FILE": str(folder / "service"),
         "KEYLEDGER_SPOOL": str(folder / "spool"),
         "KEYLEDGER_LOG_LEVEL": "DEBUG",
+        "KEYLEDGER_DRAIN_SECONDS": "0",
+        **more,
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -95,7 +99,10 @@ async def verifier_process(
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+        scheme = "https" if tls else "http"
+        async with httpx2.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{port}", timeout=5, verify=tls or True
+        ) as client:
             yield process, client
     finally:
         if process.returncode is None:
@@ -174,6 +181,66 @@ async def test_without_a_broker_it_still_follows_by_the_feed(
             return (await client.post("/v1/verify", json=asked)).json().get("code") == "REVOKED"
 
         await until(refused, within=10)
+
+
+async def test_callers_may_have_to_show_a_certificate(
+    keys: tuple[KeyService, NatsBus, str], nats_url: str, tmp_path: Path
+) -> None:
+    _, _, url = keys
+    ours = Authority(tmp_path, "ours")
+    certificate, key = ours.issue("server")
+    settings = {"CERT": str(certificate), "KEY": str(key), "CLIENT_CA": str(ours.file)}
+    tls = {f"KEYLEDGER_TLS_{name}": value for name, value in settings.items()}
+    caller = ours.client(ours.issue("caller"))
+    async with verifier_process(tmp_path, caller, nats=nats_url, keys_url=url, **tls) as (_, client):
+        await until(lambda: ready(client), within=20, describe="the verifier is ready")
+        assert (await client.post("/v1/verify", json={"key": token(1)})).json()["valid"]
+        async with httpx2.AsyncClient(base_url=client.base_url, verify=ours.client(), timeout=5) as stranger:
+            with pytest.raises(httpx2.TransportError):
+                await stranger.get("/healthz")
+
+
+async def test_told_to_stop_it_says_so_and_answers_until_nobody_asks(
+    keys: tuple[KeyService, NatsBus, str], nats_url: str, tmp_path: Path
+) -> None:
+    _, _, url = keys
+    drain = {"KEYLEDGER_DRAIN_SECONDS": "60"}
+    async with verifier_process(tmp_path, nats=nats_url, keys_url=url, **drain) as (process, client):
+        await until(lambda: ready(client), within=20, describe="the verifier is ready")
+        process.send_signal(signal.SIGTERM)
+
+        async def stopping() -> bool:
+            return (await client.get("/readyz")).json()["status"] == "stopping"
+
+        await until(stopping)
+        assert (await client.get("/readyz")).status_code == 503
+        answer = await client.post("/v1/verify", json={"key": token(1)})
+        assert (answer.json()["code"], answer.headers["connection"]) == ("VALID", "close")
+        # whoever cannot wait says it twice
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0, output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "says"),
+    [
+        ({"KEYLEDGER_TLS_CERT": "/nowhere", "KEYLEDGER_TLS_KEY": "/nowhere"}, 2, b"KEYLEDGER_TLS_CERT"),
+        ({"KEYLEDGER_HOST": "127.0.0.1"}, 1, b"KEYLEDGER_PORT"),
+    ],
+)
+async def test_what_cannot_be_listened_with_ends_it(
+    tmp_path: Path, wrong: dict[str, str], code: int, says: bytes
+) -> None:
+    with free_socket() as taken:
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        async with verifier_process(
+            tmp_path, nats="nats://127.0.0.1:1", keys_url="http://127.0.0.1:1", KEYLEDGER_PORT=port, **wrong
+        ) as (process, _):
+            output, _ = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == code
+    assert says in output
 
 
 async def test_settings_that_cannot_be_used_end_it_with_2(tmp_path: Path) -> None:

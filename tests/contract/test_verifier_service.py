@@ -92,7 +92,7 @@ async def test_the_document_tells_the_hot_addresses() -> None:
         document = (await client.get("/docs/openapi.json")).json()
         assert (await client.get("/docs")).status_code == 200
     assert document["openapi"].startswith("3.1")
-    assert {"/v1/verify", "/v1/verify/batch", "/v1/gateway", "/healthz", "/readyz", "/metrics"} <= set(
+    assert {"/v1/verify", "/v1/verify/batch", "/v1/gateway", "/v1/explain", "/healthz", "/readyz"} <= set(
         document["paths"]
     )
     asked = document["paths"]["/v1/verify"]["post"]["requestBody"]["content"]["application/json"]["schema"]

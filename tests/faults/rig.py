@@ -85,12 +85,14 @@ class Daemon:
         """SIGCONT."""
         self._running.send(signal.SIGCONT)
 
-    async def stop(self) -> None:
-        """SIGTERM, then whatever it takes."""
-        if self._process is not None:
-            self.thaw()
-            await asyncio.to_thread(self._process.terminate, within=5)
-            self._process = None
+    async def stop(self, *, within: float = 5.0) -> int | None:
+        """SIGTERM, then whatever it takes; how it ended, None when it did not run."""
+        if self._process is None:
+            return None
+        self.thaw()
+        ended = await asyncio.to_thread(self._process.terminate, within=within)
+        self._process = None
+        return ended
 
     @property
     def runs(self) -> bool:
@@ -238,6 +240,8 @@ async def rig(
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "verifier"),
             "KEYLEDGER_SPOOL": str(folder / "spool"),
             "KEYLEDGER_MAX_STALENESS": str(max_staleness),
+            # who tests the end of it gives it time
+            "KEYLEDGER_DRAIN_SECONDS": "0",
         }
         made.verifier = Daemon("services.verifier", folder, "verifier", environment)
         daemons = [*made.keys, made.verifier]

@@ -1,6 +1,5 @@
 """An event from the future costs its key and nothing else: in a real verifier, and after its restart."""
 
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,12 +9,9 @@ import msgspec
 import pytest
 
 from keyledger import wire
-from keyledger.digest import load_peppers
 from keyledger.server.postgres import open_pool
-from keyledger.token import Secret
-from keyledger.verification.embedded import open_verifier
+from keyledger.verification import Verifier
 from keyledger.verification.verdict import NOT_FOUND, VALID
-from keyledger.verification.verifier import Verifier
 from keyledger.wire import SnapshotPage
 from services.keys.adapters.log import PostgresLog
 from services.keys.adapters.states import PostgresStates
@@ -34,18 +30,13 @@ async def here(servers: Servers, tmp_path: Path) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def verifier(here: House, spool: Path) -> AsyncGenerator[Verifier]:
+async def verifier(here: House, folder: Path) -> AsyncGenerator[Verifier]:
     """A verifier that has read the log up to its head of now."""
     key = (here.home.secrets / "verifier").read_text().strip()
     async with (
         serving(here.edge) as keys_url,
-        open_verifier(
-            keys_url=keys_url,
-            service_key=Secret(key),
-            nats=here.nats,
-            peppers=load_peppers(here.home.peppers),
-            spool=spool,
-            boot=secrets.token_hex(16),
+        Verifier(
+            keys_url=keys_url, service_key=key, nats=here.nats, peppers=here.home.peppers, folder=folder
         ) as opened,
     ):
         await reached(opened, await here.head())

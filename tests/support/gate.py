@@ -1,6 +1,7 @@
 """A way to a server that a test can shut, so that the server seems to be away or to hang."""
 
 import asyncio
+from typing import Self
 from urllib.parse import urlsplit
 
 
@@ -8,15 +9,24 @@ class Gate:
     """A way to a server that can be shut: connections are then cut, or held without an answer."""
 
     def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        self._target = parts.hostname or "127.0.0.1", parts.port or 5432
+        self.lead_to(target)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._answering = asyncio.Event()
         self.port = 0
+        self.accepted = 0
+        """How many connections have come."""
 
-    async def __aenter__(self) -> "Gate":
+    def lead_to(self, target: str) -> None:
+        """Where connections go that come from now on."""
+        parts = urlsplit(target)
+        self._target = parts.hostname or "127.0.0.1", parts.port or 5432
+
+    def heard(self, connection: int, part: bytes) -> None:
+        """Called with what a client has sent over its connection (1 is the first), before it goes on."""
+
+    async def __aenter__(self) -> Self:
         self.thaw()
         await self.open()
         return self
@@ -35,6 +45,10 @@ class Gate:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self.drop()
+
+    def drop(self) -> None:
+        """Break the connections that are open; others may come."""
         for writer in tuple(self._writers):
             writer.transport.abort()
 
@@ -50,6 +64,8 @@ class Gate:
         self._answering.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        connection = self.accepted
         try:
             there, back = await asyncio.open_connection(*self._target)
         except OSError:
@@ -58,16 +74,23 @@ class Gate:
         self._writers |= {writer, back}
         try:
             await asyncio.gather(
-                self._pump(reader, back, self._flowing), self._pump(there, writer, self._answering)
+                self._pump(reader, back, self._flowing, connection),
+                self._pump(there, writer, self._answering),
             )
         finally:
             self._writers -= {writer, back}
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flowing: asyncio.Event,
+        heard_on: int | None = None,
     ) -> None:
         try:
             while part := await reader.read(65536):
+                if heard_on is not None:
+                    self.heard(heard_on, part)
                 await flowing.wait()
                 writer.write(part)
                 await writer.drain()

@@ -9,11 +9,11 @@ import httpx2
 from keyledger.digest import Peppers
 from keyledger.token import Secret
 from keyledger.verification.follower import Follower
+from keyledger.verification.judge import Judge
 from keyledger.verification.limits import FixedWindow
 from keyledger.verification.proving import Prover
 from keyledger.verification.store import MemoryStore
 from keyledger.verification.uses import Uses
-from keyledger.verification.verifier import Verifier
 from services.verifier.app import Service
 from services.verifier.handlers.gateway import ClientAddress
 from tests.support.followed_log import PEPPERS, WORKSPACE, FollowedLog, HandClock, workspace_created
@@ -41,7 +41,7 @@ class World:
         self.follower = Follower(
             self.store, self.log, self.bus, self.clock, name="verifier-test", held_seconds=held
         )
-        self.verifier = Verifier(
+        self.verifier = Judge(
             self.store,
             self.follower,
             peppers=peppers,

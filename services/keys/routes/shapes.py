@@ -172,6 +172,12 @@ class EventsQuery(ListQuery):
     after: str | None = None
 
 
+class WorkspaceEventsQuery(EventsQuery):
+    """Of all the workspace's events, or of one stream: its own id, or a key's."""
+
+    stream: str | None = None
+
+
 class FeedQuery(Shape):
     """A feed page after a position."""
 

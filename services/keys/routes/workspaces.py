@@ -11,6 +11,7 @@ from msgspec import UnsetType
 
 from keyledger.errors import invalid_request, not_found
 from keyledger.server.openapi import documented
+from keyledger.token import is_id
 from services.keys.domain.principal import KEYS_READ, WORKSPACE_WRITE
 from services.keys.domain.workspace import (
     DEFAULT_RATE_LIMIT,
@@ -44,8 +45,9 @@ def workspace_routes(
         workspace = msgspec.json.decode(stored.body, type=Workspace)
         return views.workspace_view(workspace, stored.position, head.epoch)
 
-    async def events_page(request: Http, ws: str, stream_id: str | None) -> Response[views.EventListView]:
-        query = asking.query(request, shapes.EventsQuery)
+    async def events_page(
+        query: shapes.EventsQuery, ws: str, stream_id: str | None
+    ) -> Response[views.EventListView]:
         bound = ("events", ws, stream_id)
         if query.after is not None and query.cursor is not None:
             raise invalid_request("Give a position or a cursor.", field="after")
@@ -145,13 +147,16 @@ def workspace_routes(
     @get(
         "/v1/workspaces/{ws:str}/events",
         summary="Everything that happened in a workspace, oldest first",
-        operation_class=documented(query=shapes.EventsQuery),
+        operation_class=documented(query=shapes.WorkspaceEventsQuery),
     )
     async def workspace_events(request: Http, ws: str) -> Response[views.EventListView]:
         by = await asking.caller(request, ws)
         await stored_workspace(ws)
         by.need(KEYS_READ)
-        return await events_page(request, ws, None)
+        query = asking.query(request, shapes.WorkspaceEventsQuery)
+        if query.stream not in (None, ws) and not is_id(str(query.stream), "key"):
+            raise invalid_request("The workspace's own id, or a key's.", field="stream")
+        return await events_page(query, ws, query.stream)
 
     @get(
         "/v1/workspaces/{ws:str}/keys/{key:str}/events",
@@ -164,7 +169,7 @@ def workspace_routes(
         if stored is None or stored.workspace_id != ws:
             raise not_found()
         by.need(KEYS_READ)
-        return await events_page(request, ws, key)
+        return await events_page(asking.query(request, shapes.EventsQuery), ws, key)
 
     return [
         create_workspace,

@@ -18,13 +18,14 @@ from keyledger.server.bodies import parse_query
 from keyledger.token import ENVIRONMENTS
 from keyledger.verification.answer import Answer, answer, missing
 from keyledger.verification.verdict import SCOPE, Address, Needs, parse_address
+from services.verifier.handlers.fields import Fields
+from services.verifier.handlers.spelling import refuse_other_spellings
 from services.verifier.handlers.verify import Checks
 
 _SEPARATORS = re.compile(r"[ ,\t]+")
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE | re.ASCII)
 _LOOK = Needs(cost=0)
 
-Headers = Sequence[tuple[bytes, bytes]]
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -43,11 +44,11 @@ class ClientAddress(Struct, frozen=True):
     header: bytes | None = None
     hops: int = 1
 
-    def of(self, headers: Headers) -> Address | None:
+    def of(self, fields: Fields) -> Address | None:
         """The client's address, or None when it is not told or is not one."""
         if self.header is None:
             return None
-        entries = ",".join(_values(headers, self.header)).split(",")
+        entries = ",".join(fields.every(self.header)).split(",")
         if len(entries) < self.hops:
             return None
         try:
@@ -65,16 +66,16 @@ class Gateway:
         self._address = address
         self._ours = tuple(f"{prefix}_" for prefix in checks.verifier.prefixes)
 
-    def decide(self, headers: Headers, query: bytes) -> Answer:
+    def decide(self, fields: Fields, query: bytes) -> Answer:
         """The answer; refuses with `invalid_request` for two keys, or requirements that are not well formed.
 
         `query` is empty below `/v1/gateway`.
         """
-        token = presented(headers, self._ours)
+        token = presented(fields, self._ours)
         if token is None:
             return missing()
         try:
-            needs = requirements(headers, parse_query(query) if query else (), self._address)
+            needs = requirements(fields, parse_query(query) if query else (), self._address)
         except Refusal:
             # the credential comes first: a bad key is told nothing else
             told = answer(self._checks.judge(token, _LOOK), now=self._now())
@@ -89,13 +90,13 @@ def wants_403(query: bytes) -> bool:
     return b"deny=403" in query.split(b"&")
 
 
-def presented(headers: Headers, ours: tuple[str, ...]) -> str | None:
+def presented(fields: Fields, ours: tuple[str, ...]) -> str | None:
     """The one token that was presented, or None; refuses two different ones.
 
     `ours` are the beginnings of our tokens: a bearer credential beside `X-API-Key` counts only with one.
     """
-    found = {value for value in _values(headers, b"x-api-key") if value}
-    for value in _values(headers, b"authorization"):
+    found = {value for value in fields.every(b"x-api-key") if value}
+    for value in fields.every(b"authorization"):
         match = _BEARER.fullmatch(value)
         if match is not None and (not found or match.group(1).startswith(ours)):
             found.add(match.group(1))
@@ -104,35 +105,32 @@ def presented(headers: Headers, ours: tuple[str, ...]) -> str | None:
     return found.pop() if found else None
 
 
-def requirements(headers: Headers, pairs: Pairs, address: ClientAddress) -> Needs:
+def requirements(fields: Fields, pairs: Pairs, address: ClientAddress) -> Needs:
     """The union of what headers and query require; refuses what is not well formed."""
+    refuse_other_spellings(fields.pairs)
     for name, value in pairs:
         if name not in GatewayQuery.__struct_fields__:
             raise invalid_request("The query has a parameter that is not known.", field=_shown(name))
         if name == "deny" and value != "403":
             raise invalid_request("deny can only be 403.", field="deny")
-    scopes = _union(headers, b"x-required-scopes", "X-Required-Scopes", pairs, "scopes")
-    environments = _union(headers, b"x-required-environment", "X-Required-Environment", pairs, "environment")
+    scopes = _union(fields, b"x-required-scopes", "X-Required-Scopes", pairs, "scopes")
+    environments = _union(fields, b"x-required-environment", "X-Required-Environment", pairs, "environment")
     for scope, field in scopes.items():
         if SCOPE.fullmatch(scope) is None:
             raise invalid_request("A scope is * or [a-z0-9][a-z0-9:._-]{0,63}.", field=field)
     for environment, field in environments.items():
         if environment not in ENVIRONMENTS:
             raise invalid_request("An environment is live or test.", field=field)
-    return Needs(tuple(scopes), tuple(environments), address.of(headers))
+    return Needs(tuple(scopes), tuple(environments), address.of(fields))
 
 
-def _union(headers: Headers, header: bytes, title: str, pairs: Pairs, parameter: str) -> dict[str, str]:
+def _union(fields: Fields, header: bytes, title: str, pairs: Pairs, parameter: str) -> dict[str, str]:
     """Every word of the header's and the parameter's values, with where it stands."""
-    words = {word: title for value in _values(headers, header) for word in _SEPARATORS.split(value) if word}
+    words = {word: title for value in fields.every(header) for word in _SEPARATORS.split(value) if word}
     for name, value in pairs:
         if name == parameter:
             words.update({word: parameter for word in _SEPARATORS.split(value) if word})
     return words
-
-
-def _values(headers: Headers, name: bytes) -> list[str]:
-    return [value.decode("latin-1").strip() for key, value in headers if key == name]
 
 
 def _shown(name: str) -> str:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from keyledger.errors import unavailable
 from keyledger.verification.frozen import BUCKETS
 from keyledger.verification.state_digest import BucketDigests, StateDigest, bucket_digests, digest_of
-from keyledger.verification.store import Busy, Store
+from keyledger.verification.store import Busy, Records
 
 
 class DigestQuery(Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class DigestQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class Projection:
     """Digests of a store; one is computed at a time, in slices, while verdicts are given."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Records) -> None:
         self._store = store
 
     async def digest(self, query: DigestQuery) -> bytes:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from keyledger.verification.judge import STATES, Judge
 from keyledger.verification.verdict import CODES
-from keyledger.verification.verifier import STATES, Verifier
 
 BUCKETS = (5e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2)
 """Upper bounds in seconds; a check takes some 5 to 10 µs."""
@@ -23,15 +24,15 @@ BUCKETS = (5e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3,
 class Tally(Collector):
     """The verdicts so far by code, how long they took, and how the verifier stands."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Judge) -> None:
         self._verifier = verifier
-        self._codes: dict[str, int] = {code: 0 for code in CODES}  # noqa: C420 (typed as str)
+        self._codes: defaultdict[str, int] = defaultdict(int, dict.fromkeys(CODES, 0))
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 
     def count(self, code: str, seconds: float) -> None:
         """One verdict."""
-        self._codes[code] = self._codes.get(code, 0) + 1
+        self._codes[code] += 1
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
 

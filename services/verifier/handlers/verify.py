@@ -6,26 +6,51 @@ document.
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from functools import lru_cache
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from keyledger.clock import Clock, rfc3339
+from keyledger.clock import rfc3339, stopwatch
 from keyledger.errors import Refusal, invalid_request
 from keyledger.server.bodies import decode_json
+from keyledger.verification.judge import Judge, needs_of
 from keyledger.verification.limits import LimitState
 from keyledger.verification.proving import Unproven
-from keyledger.verification.verdict import VALID, Needs, Verdict
-from keyledger.verification.verifier import Verifier, needs_of
+from keyledger.verification.verdict import (
+    DISABLED,
+    EXPIRED,
+    MALFORMED,
+    NOT_FOUND,
+    RATE_LIMITED,
+    REVOKED,
+    SCOPE,
+    VALID,
+    Needs,
+    Verdict,
+)
 from services.verifier.handlers.tally import Tally
 
 MAX_BATCH = 1000
+MAX_SOUND = 4096
+SLICE = 100
+"""Verdicts of a batch that are given before anything else has its turn: a millisecond or so."""
+T = TypeVar("T")
+EVEN = 20e-6
+"""Seconds: most checks take less. A stranger cannot tell by the clock what the answer does not say."""
+_ALIKE = frozenset({MALFORMED, NOT_FOUND, REVOKED, DISABLED, EXPIRED})
 
 # `$(?!\n)`: Python's `$` alone would let a trailing newline in
 Scope = Annotated[str, Meta(pattern=r"^(?:\*|[a-z0-9][a-z0-9:._-]{0,63})$(?!\n)")]
 Environment = Annotated[str, Meta(extra_json_schema={"enum": ["live", "test"]})]
 Natural = Annotated[int, Meta(ge=0)]
+
+
+class Waits(Exception):
+    """It cannot be answered without waiting; nothing was spent."""
 
 
 class VerifyRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,24 +109,56 @@ class BatchBody(Struct, frozen=True):
     verdicts: list[VerdictBody]
 
 
+class _Quick(VerifyRequest, frozen=True, forbid_unknown_fields=True):
+    """A request whose scopes are looked at later."""
+
+    scopes: tuple[str, ...] = ()
+
+
+_decode = msgspec.json.Decoder(_Quick).decode
+_sound: set[str] = set()
+_encode = msgspec.json.Encoder().encode
+_NOTHING: dict[str, str] = {}
+_time = lru_cache(maxsize=4096)(rfc3339)
+
+
 class Checks:
     """Judges and counts. Every method refuses with `stale` or `unavailable` when nothing can be said."""
 
-    def __init__(self, verifier: Verifier, clock: Clock, tally: Tally) -> None:
+    def __init__(self, verifier: Judge, tally: Tally) -> None:
         self.verifier = verifier
-        self._steady = clock.steady
         self._tally = tally
 
     def judge(self, token: str, needs: Needs, *, max_staleness: float | None = None) -> Verdict:
-        """One verdict, counted and timed."""
-        began = self._steady()
+        """One verdict, counted and timed. What is answered alike takes alike long: `EVEN` seconds."""
+        began = stopwatch()
         verdict = self.verifier.judge(token, needs, max_staleness=max_staleness)
-        self._tally.count(verdict.code, self._steady() - began)
+        self._tally.count(verdict.code, stopwatch() - began)
+        if verdict.code in _ALIKE:
+            while stopwatch() - began < EVEN:
+                pass
         return verdict
+
+    def _counted(self, token: str, needs: Needs, max_staleness: float | None) -> Verdict:
+        began = stopwatch()
+        verdict = self.verifier.judge(token, needs, max_staleness=max_staleness)
+        self._tally.count(verdict.code, stopwatch() - began)
+        return verdict
+
+    def verify_now(self, body: bytes, content_type: str | None) -> bytes:
+        """As `verify`, for whoever cannot wait: raises `Waits` where `verify` would."""
+        request = _asked(body, content_type)
+        needs = _needs(request)
+        if (request.min_position is not UNSET or request.epoch is not UNSET) and not self._has(request):
+            raise Waits
+        try:
+            return _encode(_told(self.judge(request.key, needs, max_staleness=_staleness(request))))
+        except Unproven:
+            raise Waits from None
 
     async def verify(self, body: bytes, content_type: str | None) -> bytes:
         """Answer one request; refuses what the contract answers with 400, 415 and 503."""
-        request = decode_json(body, VerifyRequest, content_type=content_type)
+        request = _asked(body, content_type)
         needs = _needs(request)
         if request.min_position is not UNSET or request.epoch is not UNSET:
             await self._reached(request)
@@ -110,27 +167,47 @@ class Checks:
         except Unproven as unproven:
             await self.verifier.prove(unproven)
             verdict = self._judged(request, needs)
-        return msgspec.json.encode(_told(verdict))
+        return _encode(_told(verdict))
 
     async def batch(self, body: bytes, content_type: str | None) -> bytes:
-        """Answer all requests or none: nothing is spent before every one of them is known to be in order."""
+        """Answer all requests or none: nothing is spent before every one of them is known to be in order.
+
+        They are judged a slice at a time, so that others have their turn; each verdict tells its position.
+        """
         batch = decode_json(body, BatchRequest, content_type=content_type)
         asked = [(request, self._in_batch(at, request)) for at, request in enumerate(batch.requests)]
         for request in _most_demanding(batch.requests):
             await self._reached(request)
         await self.verifier.decidable([request.key for request in batch.requests])
-        for at, (request, needs) in enumerate(asked):
+        async for at, (request, needs) in _in_slices(asked):
             if needs.cost > 1:
                 self._affordable(at, request, needs)
-        return msgspec.json.encode(BatchBody([_told(self._judged(*each)) for each in asked]))
+        return _encode(BatchBody([_told(self._in_turn(*each)) async for _, each in _in_slices(asked)]))
+
+    def _in_turn(self, request: VerifyRequest, needs: Needs) -> Verdict:
+        """The verdict on one of a batch, of which a cost that was affordable a moment ago is no defect."""
+        # a thousand refusals that are held back would hold up everybody else
+        try:
+            return self._counted(request.key, needs, _staleness(request))
+        except Refusal as refusal:
+            if refusal.code != "cost_exceeds_limit":
+                raise
+        # the limit was lowered while others of the batch were judged
+        looked = self._counted(request.key, msgspec.structs.replace(needs, cost=0), _staleness(request))
+        return msgspec.structs.replace(looked, code=RATE_LIMITED)
 
     def _judged(self, request: VerifyRequest, needs: Needs) -> Verdict:
-        staleness = None if request.max_staleness is UNSET else request.max_staleness
-        return self.judge(request.key, needs, max_staleness=staleness)
+        return self.judge(request.key, needs, max_staleness=_staleness(request))
+
+    def _has(self, request: VerifyRequest) -> bool:
+        """Whether what the request asks to be applied is applied."""
+        store = self.verifier.store
+        if request.epoch is not UNSET and (store.epoch is None or store.epoch.text != request.epoch):
+            return False
+        return _position(request) <= store.position
 
     async def _reached(self, request: VerifyRequest) -> None:
-        position = 0 if request.min_position is UNSET else request.min_position
-        await self.verifier.reached(position, None if request.epoch is UNSET else request.epoch)
+        await self.verifier.reached(_position(request), None if request.epoch is UNSET else request.epoch)
 
     def _affordable(self, at: int, request: VerifyRequest, needs: Needs) -> None:
         """Refuse a cost beyond the limit before another request of the batch has spent anything."""
@@ -147,6 +224,36 @@ class Checks:
             raise invalid_request(f"Request {at}: {wrong.message}", field=f"requests.{wrong.field}") from None
 
 
+async def _in_slices(items: Sequence[T]) -> AsyncGenerator[tuple[int, T]]:
+    """The items with their numbers; lets the event loop go on now and then."""
+    for at, item in enumerate(items):
+        if at and at % SLICE == 0:
+            await asyncio.sleep(0)
+        yield at, item
+
+
+def _asked(body: bytes, content_type: str | None) -> VerifyRequest:
+    """The request in the body; the usual case first, and whatever is wrong is told by `decode_json`."""
+    if content_type == "application/json":
+        try:
+            # it is not followed into a depth that it does not know
+            request = _decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            request = None
+        if request is not None and (_sound.issuperset(request.scopes) or _well_formed(request.scopes)):
+            return request
+    return decode_json(body, VerifyRequest, content_type=content_type)
+
+
+def _well_formed(scopes: tuple[str, ...]) -> bool:
+    """Whether these are scopes; those that are asked for most are remembered, a pattern costs more."""
+    if any(SCOPE.fullmatch(scope) is None for scope in scopes):
+        return False
+    if len(_sound) < MAX_SOUND:
+        _sound.update(scopes[:MAX_BATCH])
+    return True
+
+
 def _needs(request: VerifyRequest) -> Needs:
     # the scopes were checked by the decoder
     if request.environment is UNSET and request.ip is UNSET:
@@ -157,6 +264,10 @@ def _needs(request: VerifyRequest) -> Needs:
         ip=None if request.ip is UNSET else request.ip,
         cost=request.cost,
     )
+
+
+def _staleness(request: VerifyRequest) -> float | None:
+    return None if request.max_staleness is UNSET else request.max_staleness
 
 
 def _most_demanding(requests: tuple[VerifyRequest, ...]) -> list[VerifyRequest]:
@@ -189,8 +300,8 @@ def _told(verdict: Verdict) -> VerdictBody:
         key.name,
         key.environment,
         key.scopes,
-        None if key.expires_at is None else rfc3339(key.expires_at),
-        dict(key.metadata),
+        None if key.expires_at is None else _time(key.expires_at),
+        dict(key.metadata) if key.metadata else _NOTHING,
         _limit(verdict.limit),
     )
 

@@ -17,6 +17,7 @@ from keyledger.server.health import Readiness, health_routes
 from keyledger.server.openapi import documented, openapi_config
 from keyledger.server.problems import exception_handlers
 from keyledger.verification.answer import Answer
+from services.verifier.handlers.fields import Fields
 from services.verifier.handlers.gateway import GatewayQuery
 from services.verifier.handlers.verify import BatchBody, BatchRequest, VerdictBody, VerifyRequest
 from services.verifier.routes.hot import BATCH, BATCH_LIMIT, GATEWAY, VERIFY, Endpoints
@@ -48,7 +49,7 @@ def framework(
         security=[],
     )
     async def verify(request: _Request) -> Response[VerdictBody]:
-        return _response(await endpoints.verify(_headers(request), await request.body()))
+        return _response(await endpoints.verify(_fields(request), await request.body()))
 
     @post(
         BATCH,
@@ -58,7 +59,7 @@ def framework(
         security=[],
     )
     async def verify_batch(request: _Request) -> Response[BatchBody]:
-        return _response(await endpoints.batch(_headers(request), await request.body()))
+        return _response(await endpoints.batch(_fields(request), await request.body()))
 
     @get(
         GATEWAY,
@@ -68,7 +69,7 @@ def framework(
         security=[{"ApiKey": []}],
     )
     async def gateway(request: _Request) -> Response[None]:
-        return _response(await endpoints.gateway(_headers(request), request.scope["query_string"]))
+        return _response(await endpoints.gateway(_fields(request), request.scope["query_string"]))
 
     return Litestar(
         [verify, verify_batch, gateway, *more, *health_routes(registry, readiness)],
@@ -79,8 +80,8 @@ def framework(
     )
 
 
-def _headers(request: _Request) -> list[tuple[bytes, bytes]]:
-    return list(request.scope["headers"])
+def _fields(request: _Request) -> Fields:
+    return Fields(list(request.scope["headers"]))
 
 
 def _response(answer: Answer) -> Response[Any]:

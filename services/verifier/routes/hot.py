@@ -1,24 +1,26 @@
-"""The hot addresses, answered in bare ASGI before any framework sees them.
+"""The hot addresses: `Endpoints` turns a request into a whole answer, and never raises.
 
-`Endpoints` turns a request into a whole answer and never raises; the Litestar routes that stand in the
-OpenAPI document call the same methods.
+The listener calls what ends in `_now` where the bytes arrive, and the rest only when a check has to wait.
+`Hot` says the same in ASGI, and so do the Litestar routes that stand in the OpenAPI document.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 
 import structlog
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from keyledger.errors import Refusal, invalid_api_key, missing_api_key
-from keyledger.server.edge import BODY_LIMIT, read_body, request_id_of
+from keyledger.server.edge import BODY_LIMIT, read_body
+from keyledger.server.ids import request_ids
 from keyledger.server.problems import describe
 from keyledger.token import Secret
 from keyledger.verification.answer import Answer, Header, denied_as_403, header
 from keyledger.verification.proving import Unproven
+from services.verifier.handlers.fields import Fields
 from services.verifier.handlers.gateway import Gateway, wants_403
 from services.verifier.handlers.verify import Checks
 
@@ -26,8 +28,37 @@ VERIFY, BATCH, GATEWAY = "/v1/verify", "/v1/verify/batch", "/v1/gateway"
 BATCH_LIMIT = 1024 * 1024
 _log = structlog.get_logger("keyledger.http")
 
-Headers = list[Header]
+Headers = Sequence[Header]
 _Decide = Callable[[bytes, str | None], Awaitable[bytes]]
+
+
+class Route(Enum):
+    """Who answers an address."""
+
+    VERIFY = "verify"
+    BATCH = "batch"
+    GATEWAY = "gateway"
+    REST = "rest"
+    """Not hot: the framework."""
+
+
+def route_of(path: str) -> Route:
+    """The route of a path, percent-decoded."""
+    if path == VERIFY:
+        return Route.VERIFY
+    if path == GATEWAY or path.startswith("/v1/gateway/"):
+        return Route.GATEWAY
+    return Route.BATCH if path == BATCH else Route.REST
+
+
+def query_of(path: str, query: bytes) -> bytes:
+    """What of the query the gateway reads: below its address it is the client's."""
+    return query if path == GATEWAY else b""
+
+
+def limit_of(route: Route) -> int:
+    """How many bytes a body may have."""
+    return BATCH_LIMIT if route is Route.BATCH else BODY_LIMIT
 
 
 class Endpoints:
@@ -37,69 +68,97 @@ class Endpoints:
         self._checks = checks
         self._gateway = gateway
         self._token = None if token is None else token.reveal().encode()
+        self._ids = request_ids()
 
-    async def verify(self, headers: Headers, body: bytes | None) -> Answer:
+    def request_id(self, fields: Fields) -> str:
+        """The caller's id for its request, or a new one."""
+        return fields.request_id or next(self._ids)
+
+    async def verify(self, fields: Fields, body: bytes | None) -> Answer:
         """`POST /v1/verify`; a body of None was too large."""
-        return await self._decided(headers, body, self._checks.verify)
+        return await self._decided(fields, body, self._checks.verify)
 
-    async def batch(self, headers: Headers, body: bytes | None) -> Answer:
+    def verify_now(self, fields: Fields, body: bytes) -> bytes:
+        """What is in the 200 of `verify`, without waiting; raises `Waits`, or what `failed` tells."""
+        if self._token is not None:
+            self._admit(fields)
+        return self._checks.verify_now(body, fields.content_type)
+
+    async def batch(self, fields: Fields, body: bytes | None) -> Answer:
         """`POST /v1/verify/batch`."""
-        return await self._decided(headers, body, self._checks.batch)
+        return await self._decided(fields, body, self._checks.batch)
 
-    async def gateway(self, headers: Headers, query: bytes) -> Answer:
+    async def gateway(self, fields: Fields, query: bytes) -> Answer:
         """`ANY /v1/gateway[/…]`; `query` is empty below it. Waits only for a key that has to be proven."""
         try:
-            return self.gateway_now(headers, query)
+            return self.gateway_now(fields, query)
         except Unproven as unproven:
-            request_id = request_id_of(headers)
+            request_id = self.request_id(fields)
             try:
                 await self._checks.verifier.prove(unproven)
-                return self.gateway_now(headers, query)
+                return self.gateway_now(fields, query)
             except Refusal as refusal:
-                answer = _refused(refusal, headers, request_id)
+                answer = _refused(refusal, fields, request_id)
                 return _named(denied_as_403(answer) if wants_403(query) else answer, request_id)
 
-    def gateway_now(self, headers: Headers, query: bytes) -> Answer:
+    def gateway_now(self, fields: Fields, query: bytes) -> Answer:
         """As `gateway`, without waiting; raises `Unproven`, and nothing else."""
-        request_id = request_id_of(headers)
+        request_id = self.request_id(fields)
         try:
-            self.admit(headers)
-            answer = self._gateway.decide(headers, query)
+            self._admit(fields)
+            answer = self._gateway.decide(fields, query)
         except Unproven:
             raise
         except Exception as error:
-            answer = _failed(error, headers, request_id)
-        if wants_403(query):
+            answer = _failed(error, fields, request_id)
+        if query and wants_403(query):
             answer = denied_as_403(answer)
         return _named(answer, request_id)
 
-    def not_allowed(self, headers: Headers) -> Answer:
+    def not_allowed(self, fields: Fields) -> Answer:
         """Another method than POST."""
-        request_id = request_id_of(headers)
         refusal = Refusal("method_not_allowed", "This address does not take that method.")
-        answer = _refused(refusal, headers, request_id)
-        return _named(Answer(answer.status, [*answer.headers, (b"allow", b"POST")], answer.body), request_id)
+        answer = self.failed(refusal, fields)
+        answer.headers.append((b"allow", b"POST"))
+        return answer
 
-    async def _decided(self, headers: Headers, body: bytes | None, decide: _Decide) -> Answer:
-        request_id = request_id_of(headers)
+    def failed(self, error: Exception, fields: Fields, request_id: str | None = None) -> Answer:
+        """What is told of a refusal, or of a defect, which is logged."""
+        request_id = request_id or self.request_id(fields)
+        return _named(_failed(error, fields, request_id), request_id)
+
+    def options(self, fields: Fields) -> Answer:
+        """`OPTIONS *`."""
+        answer = Answer(200, [(b"allow", b"GET, HEAD, POST, OPTIONS"), (b"content-length", b"0")])
+        return _named(answer, self.request_id(fields))
+
+    def told(self, content: bytes, fields: Fields) -> Answer:
+        """A 200 with this JSON."""
+        return _told(content, self.request_id(fields))
+
+    async def _decided(self, fields: Fields, body: bytes | None, decide: _Decide) -> Answer:
+        request_id = self.request_id(fields)
         try:
             if body is None:
                 raise Refusal("payload_too_large", "The body is too large.")
-            self.admit(headers)
-            content = await decide(body, _first(headers, b"content-type"))
+            self._admit(fields)
+            content = await decide(body, fields.content_type)
         except Exception as error:
-            answer = _failed(error, headers, request_id)
+            answer = _failed(error, fields, request_id)
             if body is None:
                 # what was not read would stand before the next request
                 answer.headers.append((b"connection", b"close"))
             return _named(answer, request_id)
-        return _named(Answer(200, _about(b"application/json", content), content), request_id)
+        return _told(content, request_id)
 
     def admit(self, headers: Headers) -> None:
         """Refuse a caller without the token that is asked of callers beyond loopback."""
+        self._admit(Fields(headers))
+
+    def _admit(self, fields: Fields) -> None:
         if self._token is None:
             return
-        given = next((value for name, value in headers if name == b"x-verifier-token"), None)
+        given = fields.first(b"x-verifier-token")
         if given is None:
             raise missing_api_key()
         if not hmac.compare_digest(given, self._token):
@@ -107,7 +166,7 @@ class Endpoints:
 
 
 class Hot:
-    """The application: the hot addresses here, the rest passed on."""
+    """The application in ASGI: the hot addresses here, the rest passed on."""
 
     def __init__(self, endpoints: Endpoints, rest: ASGIApp) -> None:
         self._endpoints = endpoints
@@ -115,49 +174,46 @@ class Hot:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
-        if scope["type"] != "http":
+        route = route_of(scope["path"]) if scope["type"] == "http" else Route.REST
+        if route is Route.REST or scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
-        path = scope["path"]
-        if path == GATEWAY or path.startswith("/v1/gateway/"):
-            query = scope["query_string"] if path == GATEWAY else b""
+        fields = Fields(list(scope["headers"]))
+        if route is Route.GATEWAY:
             # a body is never read: the server throws it away
-            answer = await self._endpoints.gateway(list(scope["headers"]), query)
-        elif path in (VERIFY, BATCH):
-            answer = await self._post(scope, receive, batch=path == BATCH)
+            query = query_of(scope["path"], scope["query_string"])
+            answer = await self._endpoints.gateway(fields, query)
+        elif scope["method"] != "POST":
+            answer = self._endpoints.not_allowed(fields)
         else:
-            await self._rest(scope, receive, send)
-            return
+            body = await read_body(list(fields.pairs), receive, limit_of(route))
+            decide = self._endpoints.batch if route is Route.BATCH else self._endpoints.verify
+            answer = await decide(fields, body)
         body = b"" if scope["method"] == "HEAD" else answer.body
-        start: Any = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-        await send(start)
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _post(self, scope: Any, receive: Receive, *, batch: bool) -> Answer:
-        headers: Headers = list(scope["headers"])
-        if scope["method"] != "POST":
-            return self._endpoints.not_allowed(headers)
-        body = await read_body(headers, receive, BATCH_LIMIT if batch else BODY_LIMIT)
-        if batch:
-            return await self._endpoints.batch(headers, body)
-        return await self._endpoints.verify(headers, body)
+
+def _told(content: bytes, request_id: str) -> Answer:
+    about = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    length = (b"content-length", b"%d" % len(content))
+    return _named(Answer(200, [*about, length], content), request_id)
 
 
-def _failed(error: Exception, headers: Headers, request_id: str) -> Answer:
+def _failed(error: Exception, fields: Fields, request_id: str) -> Answer:
     if isinstance(error, Refusal):
-        return _refused(error, headers, request_id)
+        return _refused(error, fields, request_id)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = trace and f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
     # the type and the place, never the message: a message may quote what was sent
     _log.error("internal_error", error=type(error).__name__, where=where, request_id=request_id)
-    return _refused(Refusal("internal_error", "Something went wrong on our side."), headers, request_id)
+    return _refused(Refusal("internal_error", "Something went wrong on our side."), fields, request_id)
 
 
-def _refused(refusal: Refusal, headers: Headers, request_id: str) -> Answer:
-    accept = _first(headers, b"accept") or ""
-    status, told, body = describe(refusal, request_id=request_id, accept=accept)
+def _refused(refusal: Refusal, fields: Fields, request_id: str) -> Answer:
+    status, told, body = describe(refusal, request_id=request_id, accept=fields.accept)
     length = ("content-length", str(len(body)))
     return Answer(status, [header(name, value) for name, value in (*told.items(), length)], body)
 
@@ -165,18 +221,3 @@ def _refused(refusal: Refusal, headers: Headers, request_id: str) -> Answer:
 def _named(answer: Answer, request_id: str) -> Answer:
     answer.headers.append((b"x-request-id", request_id.encode()))
     return answer
-
-
-def _about(media: bytes, body: bytes) -> Headers:
-    return [
-        (b"content-type", media),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-    ]
-
-
-def _first(headers: Headers, name: bytes) -> str | None:
-    for key, value in headers:
-        if key == name:
-            return value.decode("latin-1")
-    return None

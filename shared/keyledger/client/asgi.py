@@ -5,6 +5,9 @@
 A refusal is told exactly as the verifier told it. When the verifier cannot be asked the answer is 503: it
 fails closed, never open. The request that is sent to it is built here; of the caller's own headers only the
 credential and the request id go along.
+
+Behind a gateway that has asked already, `trusted_gateways` names its address: the identity that it passes on
+is believed, and what the key must cover is still checked here.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias
-from urllib.parse import unquote
 
 import httpx2
-from msgspec import Struct
 
 from keyledger.client.gateway import Answer, Gateway, request_id_of
+from keyledger.client.identity import Identity, RawHeaders, TrustedGateways, identity_in, without_identity
 from keyledger.client.requirements import Requirements
 
 # every framework types these its own way
@@ -25,7 +27,8 @@ Scope: TypeAlias = Any
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+
+__all__ = ["CLIENT_IP_HEADER", "UNGUARDED", "Identity", "KeyledgerMiddleware"]
 
 UNGUARDED = ("/healthz", "/readyz")
 CLIENT_IP_HEADER = "X-Keyledger-Client-IP"
@@ -36,16 +39,7 @@ _LIMIT_HEADERS = frozenset({
 _REFUSAL_HEADERS = _LIMIT_HEADERS | {b"www-authenticate", b"retry-after"}
 _REFUSALS = frozenset({400, 401, 403, 429})
 _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
-
-
-class Identity(Struct, frozen=True):
-    """Whose key let the request in: `scope["state"]["keyledger"]`, in most frameworks `request.state`."""
-
-    workspace_id: str
-    key_id: str
-    key_name: str
-    environment: str
-    scopes: tuple[str, ...]
+_FORBIDDEN = Answer(403, (), b'{"error":"insufficient_permissions"}')
 
 
 class KeyledgerMiddleware:
@@ -57,6 +51,9 @@ class KeyledgerMiddleware:
 
     `verifier` is a URL, or a `Gateway`, whose `close` belongs into the application's shutdown. Middlewares
     with the same URL share their connections.
+
+    `trusted_gateways` are addresses or networks. The server must tell the connection's own peer in
+    `scope["client"]`, not what a header says (uvicorn: `proxy_headers=False`).
     """
 
     def __init__(
@@ -68,6 +65,7 @@ class KeyledgerMiddleware:
         environment: str | None = None,
         unguarded: Iterable[str] = UNGUARDED,
         client_ip_header: str = CLIENT_IP_HEADER,
+        trusted_gateways: Iterable[str] = (),
         timeout: float = 1.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
@@ -80,6 +78,7 @@ class KeyledgerMiddleware:
         self._environment = environment
         self._unguarded = frozenset(unguarded)
         self._client_ip_header = client_ip_header.lower().encode()
+        self._gateways = TrustedGateways(trusted_gateways)
         self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,13 +91,34 @@ class KeyledgerMiddleware:
             await self._guard(scope, receive, send)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._gateway.ask(self._question(scope), timeout=self._timeout)
-        identity = _identity(answer)
-        if identity is not None:
-            scope.setdefault("state", {})["keyledger"] = identity
-            guarded = {**scope, "headers": _without_forged(scope["headers"])}
-            await self._app(guarded, receive, _telling_limits(answer, send))
+        passed_on = self._gateways.passed_on(scope)
+        if passed_on is not None:
+            if passed_on.satisfies(self._needed(scope), self._environment):
+                await self._enter(passed_on, scope["headers"], scope, receive, send)
+            else:
+                await self._refuse(_FORBIDDEN, scope, receive, send)
             return
+        answer = await self._gateway.ask(self._question(scope), timeout=self._timeout)
+        identity = identity_in(answer.headers) if answer is not None and answer.status == 200 else None
+        if answer is not None and identity is not None:
+            await self._enter(identity, answer.headers, scope, receive, send)
+        else:
+            await self._refuse(answer, scope, receive, send)
+
+    async def _enter(
+        self,
+        identity: Identity,
+        told: Iterable[tuple[bytes, bytes]],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let the request in; `told` are the headers that came with the identity."""
+        scope.setdefault("state", {})["keyledger"] = identity
+        guarded = {**scope, "headers": without_identity(scope["headers"])}
+        await self._app(guarded, receive, _telling_limits(told, send))
+
+    async def _refuse(self, answer: Answer | None, scope: Scope, receive: Receive, send: Send) -> None:
         start, body = _refusal(answer, scope)
         if scope["type"] == "http":
             await send({"type": "http.response.start", **start})
@@ -135,36 +155,9 @@ def _shared(verifier: str) -> Gateway:
     return Gateway(verifier)
 
 
-def _identity(answer: Answer | None) -> Identity | None:
-    """Who was let in; None for every answer that is not a verifier's 200 with an identity in it."""
-    if answer is None or answer.status != 200:
-        return None
-    told = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
-    workspace_id, key_id = told.get(b"x-workspace-id"), told.get(b"x-key-id")
-    if not workspace_id or not key_id:
-        return None
-    return Identity(
-        workspace_id,
-        key_id,
-        unquote(told.get(b"x-key-name", "")),
-        told.get(b"x-key-environment", ""),
-        tuple(told.get(b"x-key-scopes", "").split()),
-    )
-
-
-def _without_forged(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
-    """The request's headers without those by which a gateway tells an identity, `_` for `-` included."""
-    kept: RawHeaders = []
-    for name, value in headers:
-        plain = name.lower().replace(b"_", b"-")
-        if plain != b"x-workspace-id" and not plain.startswith(b"x-key-"):
-            kept.append((name, value))
-    return kept
-
-
-def _telling_limits(answer: Answer | None, send: Send) -> Send:
-    """A `send` that adds what the verifier said of the limits to the application's answer."""
-    limits = [header for header in (answer.headers if answer else ()) if header[0].lower() in _LIMIT_HEADERS]
+def _telling_limits(told: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
+    """A `send` that adds what was told of the limits to the application's answer."""
+    limits = [header for header in told if header[0].lower() in _LIMIT_HEADERS]
 
     async def telling(message: Any) -> None:
         if message["type"] in ("http.response.start", "websocket.accept"):

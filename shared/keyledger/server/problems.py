@@ -25,15 +25,21 @@ ERROR_STATUS: Mapping[str, int] = {
     "insufficient_permissions": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "conflict": 409,
     "key_revoked": 409,
     "idempotency_in_progress": 409,
     "precondition_failed": 412,
     "payload_too_large": 413,
+    "uri_too_long": 414,
     "unsupported_media_type": 415,
+    "expectation_failed": 417,
     "idempotency_key_reused": 422,
     "rate_limit_exceeded": 429,
+    "headers_too_large": 431,
     "internal_error": 500,
+    "not_implemented": 501,
+    "version_not_supported": 505,
 }
 """A code that is not listed is a 503 with a name of its own."""
 
@@ -43,14 +49,20 @@ TITLES: Mapping[int, str] = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     409: "Conflict",
     412: "Precondition Failed",
     413: "Content Too Large",
+    414: "URI Too Long",
     415: "Unsupported Media Type",
+    417: "Expectation Failed",
     422: "Unprocessable Content",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
     503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }
 CHALLENGE = 'ApiKey realm="keyledger", header="X-API-Key"'
 _log = structlog.get_logger("keyledger.http")

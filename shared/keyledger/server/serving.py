@@ -28,6 +28,8 @@ def serve(app: Any, *, host: str, port: int) -> None:
         ws="none",
         access_log=False,
         server_header=False,
+        # who the peer is, the connection says, and no header
+        proxy_headers=False,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,

@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 
 
 class NatsBus:
-    """`Bus` over core NATS; made by `connect`. It reconnects for as long as it is not closed.
+    """`Bus` over core NATS, from `open` on. It reconnects for as long as it is not closed.
 
     A subscription that returned while connected is known to the broker: what is published from then on
     arrives, or `on_disturbance` is called.
     """
 
     def __init__(self, url: str, *, name: str, inbox_prefix: str) -> None:
-        """`ValueError` when `url` is no NATS URL. Use `connect`, which also opens the connection."""
+        """`ValueError` when `url` is no NATS URL; it may name several servers of one cluster, with commas."""
         self._servers = [_checked(server) for server in url.split(",")]
         self._name = name
         self._inbox_prefix = inbox_prefix
@@ -54,16 +54,17 @@ class NatsBus:
     async def connect(
         cls, url: str, *, name: str, inbox_prefix: str = "_INBOX", connect_timeout: float = 2.0
     ) -> Self:
-        """A bus that is connected, or that keeps trying when `connect_timeout` seconds were not enough.
-
-        `url` may name several servers of one cluster, separated by commas. `ValueError` when it is no URL.
-        """
+        """A bus that was made and opened."""
         bus = cls(url, name=name, inbox_prefix=inbox_prefix)
-        bus._keeper = asyncio.create_task(bus._keep_open(), name=f"bus {name}")
+        await bus.open(connect_timeout)
+        return bus
+
+    async def open(self, connect_timeout: float = 2.0) -> None:
+        """Connect, or keep trying when `connect_timeout` seconds were not enough; once."""
+        self._keeper = asyncio.create_task(self._keep_open(), name=f"bus {self._name}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(connect_timeout):
-                await bus._opened.wait()
-        return bus
+                await self._opened.wait()
 
     def __repr__(self) -> str:
         """Without the URL, which may hold a password."""

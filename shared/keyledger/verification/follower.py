@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -30,13 +30,13 @@ from keyledger.verification.ports import (
     Message,
 )
 from keyledger.verification.snapshot import Snapshots, load
-from keyledger.verification.store import Fit, Store
+from keyledger.verification.store import Fit, Store, StoreUnavailable, has
 from keyledger.verification.telling import SLICE, read_telling
 from keyledger.wire import Followed, Head, HeadQuestion, Page
 
 PAGE_SIZE = 10_000
 AHEAD_LIMIT = 10_000
-"""Live events kept while those before them are missing; beyond, the feed brings them."""
+"""Live events kept while those before them are missing."""
 ASK_INTERVAL = 1.0
 ASK_GAP = 0.05
 REACH_WITHIN = 1.0
@@ -122,21 +122,20 @@ class Follower:
 
     async def reached(self, position: int, epoch: str | None, *, within: float = REACH_WITHIN) -> bool:
         """Whether the store has this position (of this epoch, if given) before `within` seconds are over."""
-        if self._has(position, epoch):
+        if has(self._store, position, epoch):
             return True
         self._ask_now.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while not self._has(position, epoch):
+                while not has(self._store, position, epoch):
                     await self._moved.wait()
-        return self._has(position, epoch)
+        return has(self._store, position, epoch)
 
     async def ask(self) -> bool:
         """Ask for the head once and learn from the answer; False when nobody answered."""
         swaps, question = self._swaps, self._question(secrets.token_hex(8))
         asked_at = self._clock.steady()
-        head = await self._heads.ask(question)
-        if head is None:
+        if (head := await self._heads.ask(question)) is None:
             return False
         self.pepper = head.pepper or self.pepper
         if self._swaps != swaps:
@@ -154,6 +153,12 @@ class Follower:
             # another telling, or the first word of one: the feed says the rest
             self._repair()
         return True
+
+    def distrust(self) -> None:
+        """What the store holds is not to be believed: nothing is fresh until the log is read anew."""
+        self.freshness.lost()
+        self._forked = True
+        self._repair()
 
     async def leave(self) -> None:
         """Say that this verifier has stopped; nothing it has applied counts as fresh any more."""
@@ -187,8 +192,8 @@ class Follower:
             self._ask_now.set()
             return
         try:
-            self._take(_FOLLOWED.decode(message.body))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._take_all([_FOLLOWED.decode(message.body)])
+        except (msgspec.MsgspecError, UnicodeDecodeError, StoreUnavailable):
             self._repair()
 
     async def _tick(self, message: Message) -> None:
@@ -208,6 +213,16 @@ class Follower:
 
     # -- what is done with it
 
+    def _take_all(self, events: Sequence[Followed]) -> bool:
+        """Apply what is next of these, together; whether the store now has all of them."""
+        before = self._store.position
+        with self._store.batch():
+            had = all(self._take(event) for event in events)
+        if self._store.position != before:
+            self.freshness.applied(self._store.position)
+            self._move()
+        return had
+
     def _take(self, event: Followed) -> bool:
         """Apply the event if it is next; whether the store now has it."""
         if self._forked:
@@ -220,7 +235,6 @@ class Follower:
                     self._fork(following.position)
                     break
                 self._apply(following)
-            self._move()
         elif fit is Fit.GAP:
             if len(self._ahead) >= AHEAD_LIMIT:
                 self._ahead.clear()
@@ -233,7 +247,6 @@ class Follower:
     def _apply(self, event: Followed) -> None:
         effect = self._store.apply(event)
         self._ahead.pop(event.position, None)
-        self.freshness.applied(event.position)
         if effect.unreadable is not None:
             self.unreadable += 1
             _log.warning(
@@ -289,11 +302,10 @@ class Follower:
             more = page.last_position < page.head_position
             if more and applied == 0 and self._snapshots and await self._begin(self._snapshots):
                 return
-            for count, event in enumerate(events, 1):
-                if not self._take(event):
+            for at in range(0, len(events), SLICE):
+                if not self._take_all(events[at : at + SLICE]):
                     return
-                if count % SLICE == 0:
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
             if self._store.position < page.head_position and not events:
                 raise FeedUnavailable("the feed ends before its head")
             if self._store.position >= page.head_position:
@@ -386,9 +398,3 @@ class Follower:
     def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-    def _has(self, position: int, epoch: str | None) -> bool:
-        ours = self._store.epoch
-        return self._store.position >= position and (
-            epoch is None or (ours is not None and ours.text == epoch)
-        )

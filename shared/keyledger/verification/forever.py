@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from keyledger.verification.ports import FeedUnavailable
+from keyledger.verification.store import StoreUnavailable
 
 LONGEST_PAUSE = 5.0
 """Seconds."""
@@ -24,7 +25,9 @@ async def forever(step: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             if failures == 0:
                 # the type only, unless the words are our own
-                words = error if isinstance(error, FeedUnavailable) else type(error).__name__
+                words = (
+                    error if isinstance(error, FeedUnavailable | StoreUnavailable) else type(error).__name__
+                )
                 _log.warning("following is hindered: %s", words)
             failures += 1
             pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))

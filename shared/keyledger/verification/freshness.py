@@ -8,11 +8,25 @@ Postgres nothing can be committed, so the state is `held`: it stays fresh, for a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from msgspec import Struct
 
 PENDING = 64
 NEVER = float("inf")
+
+
+def age_of(proven_at: float | None, held_at: float | None, held_seconds: float, now: float) -> float:
+    """Seconds since `proven_at`, or since it was last said that nothing can be committed."""
+    if proven_at is None:
+        return NEVER
+    if held_at is not None and now - proven_at <= held_seconds:
+        return max(0.0, now - max(proven_at, held_at))
+    return max(0.0, now - proven_at)
+
+
+def _nobody() -> None:
+    """Nobody is told."""
 
 
 class _Promise(Struct, frozen=True):
@@ -29,6 +43,8 @@ class Freshness:
         self._held_at: float | None = None
         self._pending: deque[_Promise] = deque()
         self.head = 0
+        self.told: Callable[[], None] = _nobody
+        """Called whenever what is known of the age has changed."""
 
     @property
     def held(self) -> bool:
@@ -40,34 +56,42 @@ class Freshness:
         self.head = max(position, applied)
         if not writable:
             self._hold(position, asked_at, applied)
-            return
-        self._held_at = None
-        if position <= applied:
-            self._prove(asked_at)
-        elif len(self._pending) < PENDING:
-            # the oldest are kept: they come true first
-            self._pending.append(_Promise(position, asked_at))
+        else:
+            self._held_at = None
+            if position <= applied:
+                self._prove(asked_at)
+            elif len(self._pending) < PENDING:
+                # the oldest are kept: they come true first
+                self._pending.append(_Promise(position, asked_at))
+        self.told()
 
     def applied(self, position: int) -> None:
         """The store has this position now."""
         self.head = max(self.head, position)
-        while self._pending and self._pending[0].position <= position:
-            self._prove(self._pending.popleft().asked_at)
+        if self._pending and self._pending[0].position <= position:
+            while self._pending and self._pending[0].position <= position:
+                self._prove(self._pending.popleft().asked_at)
+            self.told()
 
     def lost(self) -> None:
         """What is applied proved to be another history; nothing is known of its age."""
         self._proven_at = self._held_at = None
         self._pending.clear()
         self.head = 0
+        self.told()
+
+    @property
+    def instants(self) -> tuple[float | None, float | None]:
+        """When the store was last certainly up to date, and since when nothing can be committed."""
+        return self._proven_at, self._held_at
+
+    def restore(self, proven_at: float | None, held_at: float | None, head: int) -> None:
+        """Go on from what a process of the same boot knew of the same store."""
+        self._proven_at, self._held_at, self.head = proven_at, held_at, head
 
     def age(self, now: float) -> float:
         """Seconds since the store was certainly up to date; `NEVER` before it ever was."""
-        proven_at, held_at = self._proven_at, self._held_at
-        if proven_at is None:
-            return NEVER
-        if held_at is not None and now - proven_at <= self._held_seconds:
-            return max(0.0, now - max(proven_at, held_at))
-        return max(0.0, now - proven_at)
+        return age_of(self._proven_at, self._held_at, self._held_seconds, now)
 
     def _prove(self, at: float) -> None:
         if self._proven_at is None or at > self._proven_at:

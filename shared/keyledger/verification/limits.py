@@ -59,12 +59,12 @@ class Limits(Protocol):
 
 
 class _Cell:
-    """One window of one holder. Its limit only ever falls."""
+    """One window of one holder, which ends at `ends` (µs). Its limit only ever falls."""
 
-    __slots__ = ("limit", "number", "spent")
+    __slots__ = ("ends", "limit", "spent")
 
-    def __init__(self, number: int, limit: int) -> None:
-        self.number = number
+    def __init__(self, ends: int, limit: int) -> None:
+        self.ends = ends
         self.limit = limit
         self.spent = 0
 
@@ -86,16 +86,27 @@ class FixedWindow:
         return len(self._cells)
 
     def spend(self, demands: Sequence[Demand], cost: int, now: int) -> Spending:
-        self._now = max(self._now, now)
+        if now > self._now:  # noqa: PLR1730 (this is the hot path: a call costs more)
+            self._now = now
+        if len(demands) == 1:
+            # most keys have no limit of their own, and need no list of cells
+            demand = demands[0]
+            cell = self._cell(demand)
+            if cost:
+                if cost > demand.limit:
+                    raise beyond(demand)
+                if cell.limit - cell.spent < cost:
+                    return Spending(False, _state(demand, cell))
+                cell.spent += cost
+            return Spending(True, _state(demand, cell))
+        return self._spend_all(demands, cost)
+
+    def _spend_all(self, demands: Sequence[Demand], cost: int) -> Spending:
         cells = [self._cell(demand) for demand in demands]
         if cost:
             for demand in demands:
                 if cost > demand.limit:
-                    raise Refusal(
-                        "cost_exceeds_limit",
-                        f"The cost is more than the limit of the {demand.policy}, {demand.limit}.",
-                        field="cost",
-                    )
+                    raise beyond(demand)
             short = [at for at, cell in enumerate(cells) if cell.limit - cell.spent < cost]
             if short:
                 return Spending(False, _tightest([_state(demands[at], cells[at]) for at in short]))
@@ -106,37 +117,38 @@ class FixedWindow:
 
     def _cell(self, demand: Demand) -> _Cell:
         """The current cell of this demand; it is never older than one that was handed out before."""
-        number = self._now // (demand.window * SECOND)
         name = (demand.holder, demand.window)
         cell = self._cells.get(name)
-        if cell is None or cell.number < number:
+        if cell is None or cell.ends <= self._now:
             if cell is None and len(self._cells) >= self._sweep_at:
                 self._sweep()
-            cell = self._cells[name] = _Cell(number, demand.limit)
+            size = demand.window * SECOND
+            cell = self._cells[name] = _Cell(self._now - self._now % size + size, demand.limit)
         elif demand.limit < cell.limit:
             cell.limit = demand.limit
         return cell
 
     def _sweep(self) -> None:
         """Drop the cells that ended; looks again when twice as many are kept."""
-        self._cells = {
-            name: cell for name, cell in self._cells.items() if cell.number >= self._now // (name[1] * SECOND)
-        }
+        self._cells = {name: cell for name, cell in self._cells.items() if cell.ends > self._now}
         self._sweep_at = max(SWEEP_FROM, 2 * len(self._cells))
 
 
-def _state(demand: Demand, cell: _Cell) -> LimitState:
-    return LimitState(
-        demand.policy,
-        cell.limit,
-        max(0, cell.limit - cell.spent),
-        (cell.number + 1) * demand.window,
-        demand.window,
+def beyond(demand: Demand) -> Refusal:
+    """The refusal of a cost that no cell of this demand could hold."""
+    return Refusal(
+        "cost_exceeds_limit",
+        f"The cost is more than the limit of the {demand.policy}, {demand.limit}.",
+        field="cost",
     )
+
+
+def _state(demand: Demand, cell: _Cell) -> LimitState:
+    # less than nothing is left when the limit was lowered after more had been spent
+    left = cell.limit - cell.spent if cell.limit > cell.spent else 0
+    return LimitState(demand.policy, cell.limit, left, cell.ends // SECOND, demand.window)
 
 
 def _tightest(states: list[LimitState]) -> LimitState:
     """The one that stops its caller first; of equals the one that lasts longest."""
-    if len(states) == 1:
-        return states[0]
     return min(states, key=lambda state: (state.remaining, -state.reset))

@@ -7,7 +7,7 @@ operator accepts the new telling.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from msgspec.structs import replace
 
@@ -108,23 +108,53 @@ class Lost:
     """What is lost of a store's log, and the records that it changes, as they are to be judged."""
 
     def __init__(self) -> None:
+        self.any = False
+        """Whether anything is lost at all."""
         self.keys: dict[str, KeyRecord] = {}
         self.workspaces: dict[str, WorkspaceRecord] = {}
         self._of_keys: dict[str, Denials] = {}
         self._of_workspaces: dict[str, Denials] = {}
 
+    @classmethod
+    def of(cls, denials: Iterable[LostDenial]) -> Self:
+        """These denials, over no records yet."""
+        lost = cls()
+        for denial in denials:
+            lost._note(denial)
+        return lost
+
+    def denials(self) -> Denials:
+        """All of them; those about one record are in the order in which they came."""
+        each = (*self._of_keys.values(), *self._of_workspaces.values())
+        return tuple(denial for denials in each for denial in denials)
+
+    def key(self, record: KeyRecord) -> KeyRecord:
+        """The record as it is to be judged."""
+        lost = self._of_keys.get(record.key_id)
+        return record if lost is None else refusing_key(record, lost)
+
+    def workspace(self, record: WorkspaceRecord) -> WorkspaceRecord:
+        """As `key`, for a workspace."""
+        lost = self._of_workspaces.get(record.workspace_id)
+        return record if lost is None else refusing_workspace(record, lost)
+
+    def _note(self, denial: LostDenial) -> None:
+        self.any = True
+        if denial.key_id is not None:
+            self._of_keys[denial.key_id] = (*self._of_keys.get(denial.key_id, ()), denial)
+        else:
+            so_far = self._of_workspaces.get(denial.workspace_id, ())
+            self._of_workspaces[denial.workspace_id] = (*so_far, denial)
+
     def add(self, lost: Iterable[LostDenial], view: View) -> None:
         """Lay these over the view's records, too."""
         for denial in lost:
+            self._note(denial)
             if denial.key_id is not None:
-                self._of_keys[denial.key_id] = (*self._of_keys.get(denial.key_id, ()), denial)
                 if (record := view.get(denial.key_id)) is not None:
                     self.key_changed(record)
-            else:
-                so_far = self._of_workspaces.get(denial.workspace_id, ())
-                self._of_workspaces[denial.workspace_id] = (*so_far, denial)
-                if (workspace := view.workspace(denial.workspace_id)) is not None:
-                    self.workspace_changed(workspace)
+            elif (workspace := view.workspace(denial.workspace_id)) is not None:
+                self.workspace_changed(workspace)
 
     def key_changed(self, record: KeyRecord) -> None:
         """The log says something new about this key."""
@@ -142,5 +172,6 @@ class Lost:
 
     def clear(self) -> None:
         """It is accepted: the records count as the log tells them."""
+        self.any = False
         for each in (self.keys, self.workspaces, self._of_keys, self._of_workspaces):
             each.clear()

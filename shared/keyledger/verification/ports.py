@@ -103,3 +103,71 @@ class Feed(Protocol):
     async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
         """Records after this position, oldest first, each a msgpack `Followed`; or `FeedUnavailable`."""
         ...
+
+
+class Known(Protocol):
+    """What is known of the log beside what is applied."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the last answer said that nothing can be committed."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """The last head heard of."""
+        ...
+
+
+class Following(Protocol):
+    """What keeps a store up to date, here or in another process, and how it stands."""
+
+    @property
+    def freshness(self) -> Known:
+        """What is known of the log's head."""
+        ...
+
+    @property
+    def hearing(self) -> bool:
+        """Whether live events arrive; without them the feed is asked, which is slower."""
+        ...
+
+    @property
+    def pepper(self) -> str:
+        """The pepper under which new digests are made, as the key service last said."""
+        ...
+
+    @property
+    def unreadable(self) -> int:
+        """Events that could not be read."""
+        ...
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the log was read anew."""
+        ...
+
+    @property
+    def forks(self) -> int:
+        """How often what was applied proved to be another history."""
+        ...
+
+    def age(self) -> float:
+        """Seconds since the store was certainly up to date."""
+        ...
+
+    async def reached(self, position: int, epoch: str | None) -> bool:
+        """Whether the store has this position (of this epoch, if given) before a second is over."""
+        ...
+
+    async def start(self) -> None:
+        """Begin; returns before the store is up to date."""
+        ...
+
+    async def stop(self) -> None:
+        """End; the store stays as it is."""
+        ...
+
+    async def leave(self) -> None:
+        """Say that this verifier has stopped."""
+        ...

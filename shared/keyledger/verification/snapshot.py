@@ -84,11 +84,12 @@ def _begin(store: Store, page: SnapshotPage) -> None:
 
 
 def _put(store: Store, frame: memoryview) -> None:
-    for state in _STATES.decode(frame):
-        if isinstance(state, KeyState):
-            store.put(key_record(state), state.position)
-        else:
-            store.put(workspace_record(state), state.position)
+    with store.batch():
+        for state in _STATES.decode(frame):
+            if isinstance(state, KeyState):
+                store.put(key_record(state), state.position)
+            else:
+                store.put(workspace_record(state), state.position)
 
 
 def key_record(state: KeyState) -> KeyRecord:

@@ -18,6 +18,18 @@ MAX_BYTES = 64 * 1024 * 1024
 _NAME = re.compile(r"([0-9a-f]{1,64})-(\d{1,19})\.uses")
 
 
+def spool_of(folder: Path, index: int) -> Path:
+    """The folder of one of several processes that share a spool's: each sends what its predecessors left."""
+    return folder if index == 0 else folder / f"worker-{index}"
+
+
+def gather(folder: Path, count: int) -> None:
+    """Give the first of `count` processes what those left that are no more; `OSError` when that cannot be."""
+    for path in folder.glob("worker-*/*.uses"):
+        if path.parent.name not in {f"worker-{index}" for index in range(1, count)}:
+            path.replace(folder / path.name)
+
+
 class Batch(Struct, frozen=True, order=True):
     """The identity of a batch, which is also its file's name."""
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
-from keyledger.verification.frozen import BUCKETS, AnyRecord, Frozen
+from keyledger.verification.frozen import BUCKETS, AnyRecord, FrozenFold
 
-SLICE = 128
-"""Records between two turns of the event loop: about a millisecond."""
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
@@ -44,30 +41,29 @@ def canonical(record: AnyRecord) -> bytes:
     return _ENCODER.encode(record)
 
 
-async def digest_of(frozen: Frozen) -> StateDigest:
+async def digest_of(frozen: FrozenFold) -> StateDigest:
     """The digest of everything, computed in slices between which other work of the loop goes on."""
-    records, buckets = 0, list[bytes]()
-    for number in range(BUCKETS):
-        found = frozen.bucket(number)
+    records, states = 0, [hashlib.sha256() for _ in range(BUCKETS)]
+    for found in frozen.slices():
         records += len(found)
-        state = hashlib.sha256()
-        for at in range(0, max(len(found), 1), SLICE):
-            state.update(_framed(found[at : at + SLICE]))
-            await asyncio.sleep(0)
-        buckets.append(state.digest())
+        for bucket, _, record in found:
+            encoded = canonical(record)
+            states[bucket].update(len(encoded).to_bytes(4) + encoded)
+        await asyncio.sleep(0)
+    buckets = [state.digest() for state in states]
     whole = hashlib.sha256(b"".join(buckets)).hexdigest()
     return StateDigest(
         frozen.position, _epoch(frozen), whole, records, tuple(bucket.hex() for bucket in buckets)
     )
 
 
-async def bucket_digests(frozen: Frozen, number: int) -> BucketDigests:
+async def bucket_digests(frozen: FrozenFold, number: int) -> BucketDigests:
     """The digests of the records of one bucket."""
     records: dict[str, str] = {}
-    for count, (record_id, record) in enumerate(frozen.bucket(number), 1):
-        records[record_id] = hashlib.sha256(canonical(record)).hexdigest()
-        if count % SLICE == 0:
-            await asyncio.sleep(0)
+    for found in frozen.slices(number):
+        for _, record_id, record in found:
+            records[record_id] = hashlib.sha256(canonical(record)).hexdigest()
+        await asyncio.sleep(0)
     return BucketDigests(frozen.position, _epoch(frozen), number, records)
 
 
@@ -77,10 +73,5 @@ def first_difference(expected: BucketDigests, found: BucketDigests) -> str | Non
     return next((one for one in ids if expected.records.get(one) != found.records.get(one)), None)
 
 
-def _framed(found: Sequence[tuple[str, AnyRecord]]) -> bytes:
-    encoded = [canonical(record) for _, record in found]
-    return b"".join(len(one).to_bytes(4) + one for one in encoded)
-
-
-def _epoch(frozen: Frozen) -> str:
+def _epoch(frozen: FrozenFold) -> str:
     return "" if frozen.epoch is None else frozen.epoch.text

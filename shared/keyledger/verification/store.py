@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from keyledger.digest import Peppers
 from keyledger.events import GENESIS, Epoch, LostDenial
-from keyledger.verification.frozen import BUCKETS, AnyRecord, Frozen, bucket_of
+from keyledger.verification.frozen import BUCKETS, AnyRecord, Frozen, FrozenFold, bucket_of
 from keyledger.verification.lost import Lost, denies_something, lost_of_key, lost_of_workspace
 from keyledger.verification.projection import (
     NOTHING,
@@ -34,6 +34,14 @@ class Busy(Exception):
     """The fold is being read by someone else."""
 
 
+class StoreUnavailable(Exception):
+    """The store cannot take or give anything just now: a full disk, a file that is not what it was."""
+
+
+class Damaged(Exception):
+    """A store's file or a row of it is not what was written; the message says which."""
+
+
 class Fit(Enum):
     """How an event fits what is applied."""
 
@@ -44,8 +52,8 @@ class Fit(Enum):
     """The same position or its predecessor has another hash: this is another history."""
 
 
-class Store(Protocol):
-    """The records of one telling of the log, up to one position."""
+class Records(Protocol):
+    """The records of one telling of the log, up to one position, as a check reads them."""
 
     @property
     def position(self) -> int:
@@ -57,9 +65,44 @@ class Store(Protocol):
         """The epoch of what is applied; None before the log was first heard of."""
         ...
 
+    def get(self, key_id: str) -> KeyRecord | None:
+        """The key's record as it is judged: the fold of the log, and over it what was lost."""
+        ...
+
+    def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
+        """The workspace's record, as it is judged."""
+        ...
+
+    def find(self, digest: bytes) -> str | None:
+        """The id of the key that was imported with a token of this digest."""
+        ...
+
+    def unfindable(self, peppers: Peppers) -> bool:
+        """Whether some imported token has no digest under a pepper held, so that `find` cannot know it."""
+        ...
+
+    def freeze(self) -> AbstractContextManager[FrozenFold]:
+        """The fold as it is now, for as long as the context lasts, while the store goes on; one at a time.
+
+        Raises `Busy` while another is open.
+        """
+        ...
+
+
+class Store(Records, Protocol):
+    """The records, and what an event does to them. What cannot be kept raises `StoreUnavailable`."""
+
     @property
     def last_hash(self) -> bytes:
         """The hash of the last event applied."""
+        ...
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is applied or put meanwhile is kept together when the context ends, or none of it.
+
+        Nobody else reads it before, and nothing is to be awaited meanwhile. After an exception the store is
+        whole, and at the position before it or at that of the last event.
+        """
         ...
 
     def begin(self, epoch: Epoch) -> None:
@@ -85,35 +128,12 @@ class Store(Protocol):
         """The hash at a position no more than `KEPT_HASHES` back, else None."""
         ...
 
-    def get(self, key_id: str) -> KeyRecord | None:
-        """The key's record as it is judged: the fold of the log, and over it what was lost."""
-        ...
-
-    def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
-        """The workspace's record, as it is judged."""
-        ...
-
-    def find(self, digest: bytes) -> str | None:
-        """The id of the key that was imported with a token of this digest."""
-        ...
-
-    def unfindable(self, peppers: Peppers) -> bool:
-        """Whether some imported token has no digest under a pepper held, so that `find` cannot know it."""
-        ...
-
     def fit(self, event: Followed) -> Fit:
         """How this event fits; only `NEXT` may be applied."""
         ...
 
     def apply(self, event: Followed) -> Change:
         """Apply an event that is `NEXT`, position and effect together; `ValueError` for any other."""
-        ...
-
-    def freeze(self) -> AbstractContextManager[Frozen]:
-        """The fold as it is now, for as long as the context lasts, while the store goes on; one at a time.
-
-        Raises `Busy` while another is open.
-        """
         ...
 
     def beside(self) -> Store:
@@ -171,6 +191,11 @@ class MemoryStore:
     def last_hash(self) -> bytes:
         return self._hashes[-1]
 
+    @contextmanager
+    def batch(self) -> Generator[None]:
+        # in memory whatever is applied is kept, and nothing can fail between two events
+        yield
+
     def begin(self, epoch: Epoch) -> None:
         if self._position:
             raise ValueError("the store is not empty")
@@ -218,12 +243,7 @@ class MemoryStore:
         return any(not peppers.holds_any(names) for names in self._peppered)
 
     def fit(self, event: Followed) -> Fit:
-        if event.position > self._position + 1:
-            return Fit.GAP
-        if event.position == self._position + 1:
-            return Fit.NEXT if event.previous_hash == self._hashes[-1] else Fit.FORK
-        known = self.hash_at(event.position)
-        return Fit.KNOWN if known is None or known == event.hash else Fit.FORK
+        return fit_of(self, event)
 
     def apply(self, event: Followed) -> Change:
         fit = self.fit(event)
@@ -259,8 +279,8 @@ class MemoryStore:
         self._imported.update(dict.fromkeys(digests, record.key_id))
         before = self._keys.get(record.key_id)
         if before is not None:
-            self._peppered -= Counter(_foreign_peppers(before))
-        self._peppered.update(_foreign_peppers(record))
+            self._peppered -= Counter(foreign_peppers(before))
+        self._peppered.update(foreign_peppers(record))
 
     def _drop(self, workspace_id: str) -> None:
         gone = [key for key, record in self._keys.items() if record.workspace_id == workspace_id]
@@ -268,7 +288,7 @@ class MemoryStore:
             self._about_to_change(key_id, self._keys[key_id])
             record = self._keys.pop(key_id)
             self._lost.gone(key_id)
-            self._peppered -= Counter(_foreign_peppers(record))
+            self._peppered -= Counter(foreign_peppers(record))
             for secret in record.secrets if any(each.foreign for each in record.secrets) else ():
                 for digest in secret.digests.values():
                     self._imported.pop(digest, None)
@@ -297,7 +317,7 @@ class MemoryStore:
     def swap(self, other: Store) -> None:
         if not isinstance(other, MemoryStore):
             raise TypeError("a store can only become one of its own kind")
-        if not other._accepted_since(self):
+        if not accepted_since(other._accepted, other._epoch, self._epoch):
             other._lost.add(self._lost_in(other), other._fold)
         self._lost, self._accepted = other._lost, other._accepted
         self._epoch, self._position, self._hashes = other._epoch, other._position, other._hashes
@@ -309,14 +329,6 @@ class MemoryStore:
     @property
     def _fold(self) -> _Fold:
         return _Fold(self._keys, self._workspaces)
-
-    def _accepted_since(self, before: MemoryStore) -> bool:
-        """Whether an operator accepted this telling after it parted from what `before` had."""
-        ours, theirs = self._epoch, before._epoch
-        if self._accepted is None or ours is None or theirs is None or ours.line == theirs.line:
-            # nobody noticed that the log went back: an acceptance in it may be from before that
-            return False
-        return self._accepted[0] >= ours.number
 
     def _lost_in(self, other: MemoryStore) -> Iterator[LostDenial]:
         """What is refused here and would not be in `other`."""
@@ -330,6 +342,30 @@ class MemoryStore:
                 yield from lost_of_workspace(before, now)
 
 
-def _foreign_peppers(record: KeyRecord) -> list[tuple[str, ...]]:
+def fit_of(store: Store, event: Followed) -> Fit:
+    """How the event fits what this store has applied."""
+    if event.position > store.position + 1:
+        return Fit.GAP
+    if event.position == store.position + 1:
+        return Fit.NEXT if event.previous_hash == store.last_hash else Fit.FORK
+    known = store.hash_at(event.position)
+    return Fit.KNOWN if known is None or known == event.hash else Fit.FORK
+
+
+def has(store: Records, position: int, epoch: str | None) -> bool:
+    """Whether the store has this position, of this epoch if one is given."""
+    ours = store.epoch
+    return store.position >= position and (epoch is None or (ours is not None and ours.text == epoch))
+
+
+def accepted_since(accepted: tuple[int, bytes] | None, ours: Epoch | None, before: Epoch | None) -> bool:
+    """Whether an operator accepted our telling after it parted from the one `before`."""
+    if accepted is None or ours is None or before is None or ours.line == before.line:
+        # nobody noticed that the log went back: an acceptance in it may be from before that
+        return False
+    return accepted[0] >= ours.number
+
+
+def foreign_peppers(record: KeyRecord) -> list[tuple[str, ...]]:
     """Under which peppers each imported token of the key has digests."""
     return [tuple(sorted(secret.digests)) for secret in record.secrets if secret.foreign]

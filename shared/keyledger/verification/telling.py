@@ -30,12 +30,13 @@ async def read_telling(beside: Store, read: ReadPage, clock: Clock) -> tuple[Pag
             beside.begin(epoch)
         if beside.epoch is None or beside.epoch.line != epoch.line:
             raise FeedUnavailable("the line changed meanwhile")
-        for count, event in enumerate(events, 1):
-            if beside.fit(event) is not Fit.NEXT:
-                raise FeedUnavailable("the feed's chain is broken")
-            beside.apply(event)
-            if count % SLICE == 0:
-                await asyncio.sleep(0)
+        for at in range(0, len(events), SLICE):
+            with beside.batch():
+                for event in events[at : at + SLICE]:
+                    if beside.fit(event) is not Fit.NEXT:
+                        raise FeedUnavailable("the feed's chain is broken")
+                    beside.apply(event)
+            await asyncio.sleep(0)
         if beside.position >= page.head_position:
             return page, asked_at
         if not events:

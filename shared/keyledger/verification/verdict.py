@@ -6,10 +6,11 @@ else, and an unknown key costs the same work as a wrong secret.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from hmac import compare_digest
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -55,6 +56,7 @@ WILDCARD = "*"
 RESERVED = "keyledger:"
 SCOPE = re.compile(r"\*|[a-z0-9][a-z0-9:._-]{0,63}", re.ASCII)
 _MAPPED_BITS = 96
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # stands in for the secrets of an unknown key: no pepper's digest can equal it
 _NOBODY = (SecretRecord({}),)
 
@@ -68,11 +70,11 @@ class Needs(Struct, frozen=True):
     cost: int = 1
 
 
-class Verdict(Struct, frozen=True):
-    """The answer. `key` and `limit` are there only when the secret is proven.
+class Verdict(Struct, frozen=True, gc=False):
+    """The answer. What tells of the key and its limit is there only when the secret is proven, else None.
 
-    `position` is the state of the log it was judged at, `age_ms` how old that state may be; `secret` is the
-    one of the key's that was presented.
+    `position` is the state of the log it was judged at, `age_ms` how old that state may be. New codes may
+    come. `key`, `limit` and `secret`, the one of the key's that was presented, are the records behind it.
     """
 
     code: str
@@ -87,34 +89,101 @@ class Verdict(Struct, frozen=True):
         """Whether the request may go on."""
         return self.code == VALID
 
+    @property
+    def key_id(self) -> str | None:
+        """The key's public id."""
+        return None if self.key is None else self.key.key_id
 
-def judge(
+    @property
+    def workspace_id(self) -> str | None:
+        """The workspace it belongs to."""
+        return None if self.key is None else self.key.workspace_id
+
+    @property
+    def name(self) -> str | None:
+        """What people call it."""
+        return None if self.key is None else self.key.name
+
+    @property
+    def environment(self) -> str | None:
+        """`live` or `test`."""
+        return None if self.key is None else self.key.environment
+
+    @property
+    def scopes(self) -> tuple[str, ...] | None:
+        """What it may do."""
+        return None if self.key is None else self.key.scopes
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends, in UTC; None as well when it never does."""
+        expires_at = None if self.key is None else self.key.expires_at
+        return None if expires_at is None else _UNIX_EPOCH + timedelta(microseconds=expires_at)
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """What its owner wrote beside it; the caller's own copy."""
+        return None if self.key is None else dict(self.key.metadata)
+
+    @property
+    def rate_limit(self) -> LimitState | None:
+        """The tightest limit: `limit`, `remaining`, and `reset` in unix seconds."""
+        return self.limit
+
+
+def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three steps of it)
     presented: Token | Unparsed,
     text: str | bytes,
     record: KeyRecord | None,
     workspace: WorkspaceRecord | None,
     needs: Needs,
-    *,
     peppers: Peppers,
     limits: Limits,
     now: int,
+    position: int = 0,
+    age_ms: int = 0,
 ) -> Verdict:
     """Judge the presented `text`, the SHA-256 of a foreign one; `now` is wall time in µs.
 
     Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed.
     """
     if presented is Unparsed.MALFORMED:
-        return Verdict(MALFORMED)
+        return Verdict(MALFORMED, None, None, position, age_ms)
     proven = _proven(text, record, peppers)
-    if proven is None or record is None or workspace is None or record.unreadable or workspace.unreadable:
-        return Verdict(NOT_FOUND)
-    demands = _demands(record, workspace)
-    code = _status(record, proven, workspace, now) or _fitness(record, needs)
-    if code is not None:
-        return Verdict(code, record, limits.spend(demands, 0, now).tightest, secret=proven)
-    spending = limits.spend(demands, needs.cost, now)
-    code = VALID if spending.allowed else RATE_LIMITED
-    return Verdict(code, record, spending.tightest, secret=proven)
+    if proven is None or record is None or workspace is None or not known(record, workspace):
+        return Verdict(NOT_FOUND, None, None, position, age_ms)
+    code = refusal(record, proven, workspace, needs, now)
+    spending = limits.spend(demands(record, workspace), needs.cost if code is None else 0, now)
+    if code is None:
+        code = VALID if spending.allowed else RATE_LIMITED
+    return Verdict(code, record, spending.tightest, position, age_ms, proven)
+
+
+def known(record: KeyRecord, workspace: WorkspaceRecord) -> bool:
+    """Whether both could be read; what could not is as if it were not there."""
+    return not (record.unreadable or workspace.unreadable)
+
+
+def refusal(
+    record: KeyRecord, proven: SecretRecord, workspace: WorkspaceRecord, needs: Needs, now: int
+) -> str | None:
+    """The first refusal that follows from the records and what is asked, limits aside; None when there is
+    none. Of several the one that comes first in `CODES`; `now` is wall time in µs.
+    """
+    if record.revoked or ended(proven, now):
+        return REVOKED
+    if not record.enabled:
+        return DISABLED
+    if record.expires_at is not None and record.expires_at <= now:
+        return EXPIRED
+    if workspace.suspended:
+        return WORKSPACE_SUSPENDED
+    return _fitness(record, needs)
+
+
+def ended(secret: SecretRecord, now: int) -> bool:
+    """Whether this secret is good no more at `now` (µs)."""
+    return secret.valid_until is not None and secret.valid_until <= now
 
 
 def covers(scopes: tuple[str, ...], need: str) -> bool:
@@ -139,34 +208,22 @@ def address_allowed(allowed: tuple[str, ...] | None, address: Address | None) ->
 
 def _proven(text: str | bytes, record: KeyRecord | None, peppers: Peppers) -> SecretRecord | None:
     """The secret that `text` is, newest first; one keyed hash whatever the record holds."""
-    digest = peppers.digest(text)
-    foreign = isinstance(text, bytes)
+    digest, active, foreign = peppers.digest(text), peppers.active, isinstance(text, bytes)
     found: SecretRecord | None = None
     for secret in _NOBODY if record is None else record.secrets:
         if secret.foreign is not foreign:
             continue
-        expected = secret.digests.get(peppers.active)
+        expected = secret.digests.get(active)
         if expected is not None:
-            same = hmac.compare_digest(digest, expected)
+            same = compare_digest(digest, expected)
         elif secret.digests:
             # recorded under another pepper that may still be held
             same = peppers.proves(text, secret.digests)
         else:
-            same = hmac.compare_digest(digest, b"")
+            same = compare_digest(digest, b"")
         if same and found is None:
             found = secret
     return found
-
-
-def _status(record: KeyRecord, proven: SecretRecord, workspace: WorkspaceRecord, now: int) -> str | None:
-    """The refusal that the key's own state causes."""
-    if record.revoked or (proven.valid_until is not None and proven.valid_until <= now):
-        return REVOKED
-    if not record.enabled:
-        return DISABLED
-    if record.expires_at is not None and record.expires_at <= now:
-        return EXPIRED
-    return WORKSPACE_SUSPENDED if workspace.suspended else None
 
 
 def _fitness(record: KeyRecord, needs: Needs) -> str | None:
@@ -177,12 +234,14 @@ def _fitness(record: KeyRecord, needs: Needs) -> str | None:
     if record.allowed_ips is not None and not address_allowed(record.allowed_ips, needs.ip):
         return IP_NOT_ALLOWED
     for scope in needs.scopes:
-        if not covers(record.scopes, scope):
+        # the usual case without a call
+        if scope not in record.scopes and not covers(record.scopes, scope):
             return INSUFFICIENT_PERMISSIONS
     return None
 
 
-def _demands(record: KeyRecord, workspace: WorkspaceRecord) -> tuple[Demand, ...]:
+def demands(record: KeyRecord, workspace: WorkspaceRecord) -> tuple[Demand, ...]:
+    """The limits that a use of this key must keep: its workspace's, and its own if it has one."""
     limit, own = workspace.rate_limit, record.rate_limit
     shared = Demand("workspace", workspace.workspace_id, limit.limit, limit.window_seconds)
     if own is None:

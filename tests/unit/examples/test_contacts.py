@@ -1,5 +1,7 @@
 """The contacts API: guarded by the middleware, with the contract's refusals."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -109,3 +111,32 @@ async def test_health_needs_no_key_and_unknown_addresses_are_not_found(
     answer = await api.get("/v1/nothing")
     assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
     assert verifier.questions == []
+
+
+async def test_what_a_gateway_shows_needs_no_key(api: httpx2.AsyncClient, verifier: FakeVerifier) -> None:
+    answer = await api.get("/unavailable")
+    assert (answer.status_code, answer.content) == (503, b'{"error":"unavailable"}')
+    assert answer.headers["Retry-After"] == "1"
+    assert verifier.questions == []
+
+
+async def test_behind_a_gateway_that_it_trusts_it_believes_the_identity(verifier: FakeVerifier) -> None:
+    verifier.refuse(401, "missing_api_key")
+    told = {"X-API-Key": "", "X-Workspace-Id": "ws_9", "X-Key-Id": "key_9", "X-Key-Scopes": "contacts:read"}
+    gateway = Gateway(VERIFIER, transport=verifier.transport)
+    for trusted, answers in (((), (401, 401)), (("127.0.0.1",), (200, 403))):
+        async with calling(Edge(build_app(gateway, trusted_gateways=trusted))) as client:
+            read = await client.get("/v1/contacts", headers=told)
+            written = await client.post("/v1/contacts", json=NEW, headers=told)
+            assert (read.status_code, written.status_code) == answers
+
+
+def test_it_does_not_start_with_a_gateway_that_is_no_address() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "examples.contacts"],
+        env={"KEYLEDGER_TRUSTED_GATEWAYS": "127.0.0.1, gateway"},
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (run.returncode, b"KEYLEDGER_TRUSTED_GATEWAYS" in run.stderr) == (2, True)

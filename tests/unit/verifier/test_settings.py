@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyledger.server.settings import SettingsError
-from services.verifier.settings import read_settings
+from services.verifier.settings import Tls, read_settings
 
 
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
@@ -49,6 +49,38 @@ def test_beyond_loopback_a_token_is_needed(tmp_path: Path) -> None:
     )
     assert settings.verifier_token is not None
     assert settings.verifier_token.reveal() == "shared"
+
+
+def test_beyond_loopback_certificates_are_as_good_as_a_token(tmp_path: Path) -> None:
+    pair = {"KEYLEDGER_TLS_CERT": "server.pem", "KEYLEDGER_TLS_KEY": "server.key.pem"}
+    with pytest.raises(SettingsError, match="KEYLEDGER_TLS_CLIENT_CA"):
+        # whom we are does not tell who they are
+        read_settings(environment(tmp_path, KEYLEDGER_HOST="0.0.0.0", **pair))
+    told = environment(tmp_path, KEYLEDGER_HOST="0.0.0.0", KEYLEDGER_TLS_CLIENT_CA="ca.pem", **pair)
+    assert read_settings(told).tls == Tls(Path("server.pem"), Path("server.key.pem"), Path("ca.pem"))
+    assert read_settings(environment(tmp_path, **pair)).tls == Tls(Path("server.pem"), Path("server.key.pem"))
+    assert read_settings(environment(tmp_path)).tls is None
+
+
+@pytest.mark.parametrize("given", ["CERT", "KEY", "CLIENT_CA"])
+def test_half_of_tls_is_none(tmp_path: Path, given: str) -> None:
+    told = environment(tmp_path, **{f"KEYLEDGER_TLS_{given}": "file.pem"})
+    with pytest.raises(SettingsError, match="KEYLEDGER_TLS_CERT and KEYLEDGER_TLS_KEY"):
+        read_settings(told)
+
+
+def test_what_the_listener_bears(tmp_path: Path) -> None:
+    settings = read_settings(environment(tmp_path))
+    told = (settings.drain_seconds, settings.keep_alive_seconds, settings.max_connections)
+    assert told == (2, 75, 4096)
+    given = {"DRAIN_SECONDS": "0", "KEEP_ALIVE_SECONDS": "400", "MAX_CONNECTIONS": "9"}
+    settings = read_settings(
+        environment(tmp_path, **{f"KEYLEDGER_{name}": value for name, value in given.items()})
+    )
+    told = (settings.drain_seconds, settings.keep_alive_seconds, settings.max_connections)
+    assert told == (0, 400, 9)
+    with pytest.raises(SettingsError, match="KEYLEDGER_MAX_CONNECTIONS"):
+        read_settings(environment(tmp_path, KEYLEDGER_MAX_CONNECTIONS="0"))
 
 
 def test_prefixes_of_today_and_before(tmp_path: Path) -> None:

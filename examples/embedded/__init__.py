@@ -1,0 +1,1 @@
+"""An API that judges its callers' keys in its own process."""

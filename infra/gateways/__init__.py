@@ -1,0 +1,1 @@
+"""Gateways that ask a verifier: configurations that are run by the tests as they are."""

@@ -1,0 +1,1 @@
+"""The verifier's ways to the key service."""

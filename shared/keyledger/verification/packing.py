@@ -1,0 +1,261 @@
+"""Records as bytes: msgpack arrays in which what many records share stands once, as a numbered word.
+
+A packed record is flags (1 byte), its workspace's id (22), a CRC-32 over its row's key and all the rest (4),
+and the msgpack. The flags tell without decoding whether the record denies anything.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from keyledger.events import RateLimit
+from keyledger.verification.lost import denies_something
+from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
+from keyledger.verification.record_ids import SIZE, WORKSPACE, text_id
+from keyledger.verification.store import Damaged
+
+WORD_LIMIT = 16_384
+"""Words of one store; what finds no room stands in its record."""
+LONGEST_WORD = 1024
+SEEN_LIMIT = 65_536
+OWNER = slice(1, 1 + SIZE)
+"""Where a packed record of a key has its workspace."""
+DENIES = 1
+_REVOKED, _DISABLED, _UNREADABLE = 2, 4, 8
+_CRC = slice(OWNER.stop, OWNER.stop + 4)
+_HEAD = _CRC.stop
+_FOREIGN, _ON_FIRST_USE = 1, 2
+_NO_METADATA: Mapping[str, str] = {}
+OWNERS_KEPT = 65_536
+
+Word: TypeAlias = "str | tuple[str, ...] | dict[str, str]"
+
+
+class _Secret(Struct, array_like=True, gc=False):
+    digests: dict[int, bytes]
+    valid_until: int | None
+    version: int
+    flags: int
+
+
+class _Limit(Struct, array_like=True, gc=False):
+    limit: int
+    window_seconds: int
+    on_outage: str | None = None
+
+
+class _Key(Struct, array_like=True, gc=False):
+    environment: int
+    name: str
+    scopes: int | tuple[str, ...]
+    secrets: tuple[_Secret, ...]
+    version: int
+    expires_at: int | None
+    allowed_ips: tuple[str, ...] | None
+    rate_limit: _Limit | None
+    external_id: str | None
+    metadata: int | dict[str, str] | None
+
+
+class _Workspace(Struct, array_like=True, gc=False):
+    name: str
+    rate_limit: _Limit
+    suspended: bool
+    unreadable: bool
+    deleted: bool
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(_Key).decode
+_decode_workspace = msgspec.msgpack.Decoder(_Workspace).decode
+_decode_word = msgspec.msgpack.Decoder(str | list[str] | dict[str, str]).decode
+
+
+class Words:
+    """What records share, by number. Words are only ever added, and `added` are those not written yet."""
+
+    def __init__(self, read: Callable[[int], bytes | None]) -> None:
+        """`read` brings the bytes of a word that is not known here yet."""
+        self.added: dict[int, bytes] = {}
+        self._read = read
+        self._words: dict[int, Word] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._seen: set[int] = set()
+
+    def learn(self, number: int, encoded: bytes) -> None:
+        """A word that is in the store."""
+        self._words[number] = _word(encoded)
+        self._numbers[encoded] = number
+
+    def forget(self) -> None:
+        """Know nothing, as before anything was learned."""
+        for each in (self.added, self._words, self._numbers):
+            each.clear()
+
+    def word(self, number: int) -> Word:
+        """The word of this number; `Damaged` when there is none."""
+        found = self._words.get(number)
+        if found is None:
+            encoded = self._read(number)
+            if encoded is None:
+                raise Damaged("a word is missing")
+            self.learn(number, encoded)
+            found = self._words[number]
+        return found
+
+    def number(self, value: object, *, always: bool = False) -> int | None:
+        """The word's number, a new one from the second time on; None when it has to stand in its record."""
+        encoded = _encode(value)
+        number = self._numbers.get(encoded)
+        if number is not None or not (always or self._again(encoded)):
+            return number
+        number = len(self._numbers) + 1
+        self.learn(number, encoded)
+        self.added[number] = encoded
+        return number
+
+    def _again(self, encoded: bytes) -> bool:
+        if len(encoded) > LONGEST_WORD or len(self._numbers) >= WORD_LIMIT:
+            return False
+        mark = hash(encoded)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= SEEN_LIMIT:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
+
+
+class Packing:
+    """Turns records into the bytes of their rows and back; `row` is a row's key."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._owners: dict[bytes, str] = {}
+
+    def key(self, row: bytes, owner: bytes, record: KeyRecord) -> bytes:
+        """The bytes of a key's record, whose workspace has this id."""
+        words = self._words
+        environment = words.number(record.environment, always=True)
+        scopes = words.number(record.scopes)
+        metadata = words.number(record.metadata) if record.metadata else None
+        packed = _Key(
+            environment or 0,
+            record.name,
+            record.scopes if scopes is None else scopes,
+            tuple([self._secret(secret) for secret in record.secrets]),
+            record.version,
+            record.expires_at,
+            record.allowed_ips,
+            _limit(record.rate_limit),
+            record.external_id,
+            (dict(record.metadata) or None) if metadata is None else metadata,
+        )
+        flags = (
+            (DENIES if denies_something(record) else 0)
+            | (_REVOKED if record.revoked else 0)
+            | (0 if record.enabled else _DISABLED)
+            | (_UNREADABLE if record.unreadable else 0)
+        )
+        return _sealed(row, flags, owner, _encode(packed))
+
+    def key_record(self, row: bytes, key_id: str, packed: bytes) -> KeyRecord:
+        """The record in these bytes; `Damaged` when they are not what was written for this row."""
+        flags = _unsealed(row, packed)
+        it = _decode_key(memoryview(packed)[_HEAD:])
+        word = self._words.word
+        scopes, metadata = it.scopes, it.metadata
+        return KeyRecord(
+            key_id,
+            self._owner(packed[OWNER]),
+            word(it.environment),  # type: ignore[arg-type]
+            it.name,
+            word(scopes) if isinstance(scopes, int) else scopes,  # type: ignore[arg-type]
+            tuple([self._secret_record(secret) for secret in it.secrets]),
+            it.expires_at,
+            it.allowed_ips,
+            None if it.rate_limit is None else _rate_limit(it.rate_limit),
+            it.external_id,
+            word(metadata) if isinstance(metadata, int) else metadata or _NO_METADATA,  # type: ignore[arg-type]
+            not flags & _DISABLED,
+            flags & _REVOKED != 0,
+            flags & _UNREADABLE != 0,
+            it.version,
+        )
+
+    def workspace(self, row: bytes, owner: bytes, record: WorkspaceRecord) -> bytes:
+        """The bytes of a workspace's record."""
+        packed = _Workspace(
+            record.name,
+            _Limit(record.rate_limit.limit, record.rate_limit.window_seconds, record.rate_limit.on_outage),
+            record.suspended,
+            record.unreadable,
+            record.deleted,
+        )
+        denies = record.suspended or record.unreadable or record.deleted
+        return _sealed(row, DENIES if denies else 0, owner, _encode(packed))
+
+    def workspace_record(self, row: bytes, workspace_id: str, packed: bytes) -> WorkspaceRecord:
+        """As `key_record`, for a workspace."""
+        _unsealed(row, packed)
+        it = _decode_workspace(memoryview(packed)[_HEAD:])
+        limit = _rate_limit(it.rate_limit)
+        return WorkspaceRecord(workspace_id, it.name, limit, it.suspended, it.unreadable, it.deleted)
+
+    def _secret(self, secret: SecretRecord) -> _Secret:
+        number = self._words.number
+        digests = {number(name, always=True) or 0: digest for name, digest in secret.digests.items()}
+        flags = (_FOREIGN if secret.foreign else 0) | (_ON_FIRST_USE if secret.on_first_use else 0)
+        return _Secret(digests, secret.valid_until, secret.version, flags)
+
+    def _secret_record(self, secret: _Secret) -> SecretRecord:
+        word = self._words.word
+        digests = {word(number): digest for number, digest in secret.digests.items()}
+        flags = secret.flags
+        return SecretRecord(
+            digests,  # type: ignore[arg-type]
+            secret.valid_until,
+            secret.version,
+            flags & _FOREIGN != 0,
+            flags & _ON_FIRST_USE != 0,
+        )
+
+    def _owner(self, raw: bytes) -> str:
+        found = self._owners.get(raw)
+        if found is None:
+            if len(self._owners) >= OWNERS_KEPT:
+                self._owners.clear()
+            found = self._owners[raw] = text_id(raw, WORKSPACE)
+        return found
+
+
+def _sealed(row: bytes, flags: int, owner: bytes, body: bytes) -> bytes:
+    head = bytes((flags,)) + owner
+    crc = zlib.crc32(body, zlib.crc32(head, zlib.crc32(row)))
+    return head + crc.to_bytes(4) + body
+
+
+def _unsealed(row: bytes, packed: bytes) -> int:
+    """The flags, once the row is known to be whole."""
+    crc = zlib.crc32(packed[_HEAD:], zlib.crc32(packed[: _CRC.start], zlib.crc32(row)))
+    if len(packed) < _HEAD or crc != int.from_bytes(packed[_CRC]):
+        raise Damaged("a record is not what was written")
+    return packed[0]
+
+
+def _limit(limit: RateLimit | None) -> _Limit | None:
+    return None if limit is None else _Limit(limit.limit, limit.window_seconds, limit.on_outage)
+
+
+def _rate_limit(limit: _Limit) -> RateLimit:
+    return RateLimit(limit.limit, limit.window_seconds, limit.on_outage)  # type: ignore[arg-type]
+
+
+def _word(encoded: bytes) -> Word:
+    value = _decode_word(encoded)
+    return tuple(value) if isinstance(value, list) else value
