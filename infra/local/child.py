@@ -22,9 +22,9 @@ from pathlib import Path
 from infra.local.backoff import Backoff
 from infra.local.errors import LocalRunError
 from infra.local.leftovers import pid_line
+from infra.local.log_file import begin_anew
 from infra.local.probe import POLL_SECONDS, Probe, http_get
 
-LOG_BYTES = 10 * 1024 * 1024
 DEATHS_BEFORE_GIVING_UP = 4
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -175,7 +175,7 @@ class Child:
             await asyncio.sleep(POLL_SECONDS * 3)
 
     async def _spawn(self) -> None:
-        _rotate(self.log)
+        begin_anew(self.log)
         if self.spec.before_start is not None:
             self.spec.before_start()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -209,12 +209,6 @@ def _leash(libc: ctypes.CDLL, by: int, parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call above
         os._exit(1)
-
-
-def _rotate(log: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_name(log.name + ".1"))
 
 
 def _how(code: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Never
 
 from infra.local.child import Child, ChildSpec
 from infra.local.console import Console
 from infra.local.home import Home
+from infra.local.log_file import LOG_BYTES, shorten
 
 READY_SECONDS = 60.0
 SERVICES_GRACE = 5.0
@@ -15,6 +17,8 @@ SERVICES_GRACE = 5.0
 ALL_GRACE = 9.0
 SERVER_GRACE = 1.8
 """Seconds each server has at least; what the others left of the nine goes to Postgres's last checkpoint."""
+LOOK_AT_LOGS = 5.0
+"""Seconds between two looks at how long the logs are."""
 NEXT_AFTER = 1.2
 """Seconds after which a slow child no longer holds up the next one's stop signal."""
 
@@ -58,6 +62,13 @@ class House:
         except* Exception as failures:  # a group of one cause is that cause
             raise failures.exceptions[0] from None
         self._console.done_waiting()
+
+    async def bound_logs(self, *, longest: int = LOG_BYTES, every: float = LOOK_AT_LOGS) -> Never:
+        """Keep every child's log within so many bytes and what is written in `every` seconds, for ever."""
+        while True:
+            for child in self._children:
+                await asyncio.to_thread(shorten, child.log, longest=longest)
+            await asyncio.sleep(every)
 
     async def stop(self, servers: Sequence[str]) -> None:
         """Stop the services in reverse order, then the servers as named; within about nine seconds."""

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,9 +41,12 @@ class Provision(Protocol):
         ...
 
     async def bootstrap(
-        self, dsn: str, *, peppers: Path, seal_secret_file: Path, out: Path, secrets: Path
-    ) -> bool:
-        """Make the system workspace and its keys unless they exist; whether they were made."""
+        self, dsn: str, *, peppers: Path, seal_secret_file: Path, out: Path, secrets: Path, renew: bool
+    ) -> Sequence[str]:
+        """Make what is missing of the system workspace and the services' keys; what was made, in words.
+
+        A service's key that was revoked is made anew only if `renew`.
+        """
         ...
 
 
@@ -53,12 +56,14 @@ async def up(
     load_provision: Callable[[], Provision],
     specs: ServiceSpecs = service_specs,
     console: Console | None = None,
+    renew_service_keys: bool = False,
 ) -> None:
     """Run everything until SIGINT, SIGTERM or SIGHUP. Raises LocalRunError if it cannot start."""
     console = console or Console()
     with Home.claim(settings.home) as home, _signals() as signals:
         house = House(home, console)
-        run = asyncio.create_task(_Run(settings, home, house, console, load_provision, specs).run())
+        steps = _Run(settings, home, house, console, load_provision, specs, renew_service_keys)
+        run = asyncio.create_task(steps.run())
         try:
             await _first(run, signals.stop)
             if run.done():
@@ -90,6 +95,7 @@ class _Run:
     console: Console
     load_provision: Callable[[], Provision]
     specs: ServiceSpecs
+    renew_service_keys: bool
 
     async def run(self) -> None:
         patience = PREDECESSOR_SECONDS if self.home.unclean else 0.0
@@ -107,7 +113,7 @@ class _Run:
         children = [await self.house.start(spec) for spec in self.specs(self.settings, self.home, servers)]
         await self.house.ready(children)
         self.console.show(welcome(self.settings, self.home))
-        await asyncio.get_running_loop().create_future()
+        await self.house.bound_logs()
 
     def _ports(self) -> Iterator[tuple[str, str, int]]:
         if self.settings.postgres is None:
@@ -149,17 +155,18 @@ class _Run:
             async with asyncio.timeout(PROVISION_SECONDS):
                 await provision.migrate(admin, role_passwords=passwords)
                 home = self.home
-                new = await provision.bootstrap(
+                made = await provision.bootstrap(
                     dsns["keys"],
                     peppers=home.peppers,
                     seal_secret_file=home.seal_secret,
                     out=home.bootstrap,
                     secrets=home.secrets,
+                    renew=self.renew_service_keys,
                 )
         except TimeoutError:
             raise LocalRunError(f"the database was not prepared within {PROVISION_SECONDS:.0f} s") from None
-        made = "; made the system workspace" if new else ""
-        self.console.say(f"database is up to date ({time.monotonic() - began:.1f} s){made}")
+        news = f"; made {', '.join(made)}" if made else ""
+        self.console.say(f"database is up to date ({time.monotonic() - began:.1f} s){news}")
         urls = {
             name: bus.url(name) if bus is not None else self.settings.nats or ""
             for name in ("keys", "verifier", "usage")

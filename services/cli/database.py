@@ -38,7 +38,7 @@ def bootstrap(*, dsn: Dsn = None, secrets: Path | None = None) -> int:
     Parameters
     ----------
     secrets
-        The folder for the services' own keys (`keys`, `verifier`, `usage`); the current folder's
+        The folder for the services' own keys (`verifier`, `verifier-prove`, `usage`); the current folder's
         `secrets` when left out.
     """
     folder = (secrets or Path("secrets")).absolute()
@@ -70,6 +70,8 @@ def _within(work: Coroutine[object, object, T]) -> T:
 
     try:
         return asyncio.run(bounded())
+    except LocalRunError:
+        raise
     except TimeoutError:
         raise LocalRunError(f"the database did not answer within {SECONDS:.0f} s") from None
     except OSError as error:

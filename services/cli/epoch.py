@@ -28,7 +28,7 @@ def status() -> int:
 def accept(*, number: int | None = None) -> int:
     """Let the log's own word count again: what the restore has lost is no longer refused.
 
-    Revoke first what must stay revoked: `keyledger epoch status` lists it.
+    Revoke and delete again first what must stay so: `keyledger epoch status` lists it.
 
     Parameters
     ----------

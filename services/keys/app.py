@@ -37,6 +37,7 @@ from services.keys.adapters.followers import PostgresFollowers
 from services.keys.adapters.housekeeping import Housekeeping
 from services.keys.adapters.imports import PostgresImports
 from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.oldest_transaction import OldestTransaction
 from services.keys.adapters.snapshot import PostgresSnapshots
 from services.keys.adapters.states import PostgresStates
 from services.keys.adapters.uses import PostgresUseLog
@@ -82,6 +83,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     states = PostgresStates(pool)
     source, use_source = KeyLogSource(pool, sealer), UseLogSource(pool)
     housekeeping = Housekeeping(pool, clock)
+    oldest = OldestTransaction(pool, clock, longest=settings.longest_transaction)
     relaying = RelaySettings(limits=StreamLimits(num_replicas=settings.nats_replicas))
     epochs = PostgresEpochs(pool, bus, source, use_source, clock, limits=relaying.limits)
     relay = Relay(bus, source, KEY_LOG, on_regression=epochs.begin, settings=relaying)
@@ -117,20 +119,19 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     ticker = Ticker(bus, lambda: consumer.head(HeadQuestion("", "")))
 
     eraser = Eraser(pool, bus, clock, forget=[writer.forget, source.forget])
-    asking = Asking(Credentials(secrets.proofs, clock, epochs), sealer)
-    cursors = Cursors(sealer)
+    asking, cursors = Asking(Credentials(secrets.proofs, clock, epochs), sealer), Cursors(sealer)
     keys = Keys(writer, peppers, prover, settings.prefix)
     history = History(states, sealer)
     time_travel = TimeTravel(states, history, clock)
     registry = new_registry()
-    _export(registry, relay, use_relay, consumer)
+    _export(registry, relay, use_relay, consumer, oldest)
 
     async def readiness() -> Readiness:
         try:
             head = await states.head()
         except Refusal:
             return Readiness("postgres is away")
-        status = "ready" if bus.connected else "degraded"
+        status = "ready" if bus.connected and not oldest.late else "degraded"
         return Readiness(status, head.position, head.position, head.epoch.text, 0)
 
     app = Litestar(
@@ -162,6 +163,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
             ("use-relay", use_relay.run(stop)),
             ("ticker", ticker.run(stop)),
             ("housekeeping", housekeeping.run(stop)),
+            ("oldest-transaction", oldest.run(stop)),
             ("receipts", receipts.run(stop)),
             ("peppers", rotation.run(stop, secrets.watch)),
             ("eraser", eraser.run(stop)),
@@ -272,14 +274,25 @@ async def _pool(dsn: str) -> Pool:
                 await asyncio.sleep(0.1)
 
 
-def _export(registry: CollectorRegistry, relay: Relay, use_relay: Relay, consumer: Consumer) -> None:
+def _export(
+    registry: CollectorRegistry,
+    relay: Relay,
+    use_relay: Relay,
+    consumer: Consumer,
+    oldest: OldestTransaction,
+) -> None:
     """Let the registry read the parts' own counters."""
     for name, help_text, read in (
         ("keyledger_relay_published_events", "Key events published on the bus.", lambda: relay.published),
-        ("keyledger_relay_backlog", "Key events not yet on the bus.", lambda: relay.backlog),
+        ("keyledger_relay_backlog", "Key events not known to be on the bus.", lambda: relay.backlog),
         ("keyledger_relay_position", "Last position on the bus.", lambda: relay.last_position),
         ("keyledger_relay_published_uses", "Use batches published on the bus.", lambda: use_relay.published),
         ("keyledger_use_batches_recorded", "Use batches acknowledged.", lambda: consumer.recorded),
+        (
+            "keyledger_postgres_oldest_transaction_seconds",
+            "For how long the oldest transaction has been open.",
+            lambda: oldest.seconds,
+        ),
     ):
         Gauge(name, help_text, registry=registry).set_function(read)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
@@ -178,6 +178,12 @@ class States(Protocol):
         """Events of a workspace, or of one of its streams, oldest first."""
         ...
 
+    async def events_behind(
+        self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
+    ) -> Sequence[Recorded]:
+        """Events of these streams behind the version given for each, up to a position, oldest first."""
+        ...
+
     async def position_at(self, moment: int) -> int:
         """The last position at or before `moment` (µs), 0 before the first."""
         ...
@@ -224,8 +230,8 @@ class Epochs(Protocol):
         """Let the log's own word count from here on; a `conflict` unless `number` is the epoch of now."""
         ...
 
-    async def lost(self, key_id: str) -> Sequence[LostDenial]:
-        """What was lost of this key and is not accepted."""
+    async def lost(self, key_id: str, workspace_id: str) -> Sequence[LostDenial]:
+        """What was lost of this key, or of all keys of its workspace, and is not accepted."""
         ...
 
 

@@ -23,6 +23,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     seal_secret_file: Path
     prefix: str
     old_prefixes: tuple[str, ...]
+    longest_transaction: float
     log_level: str
 
     @property
@@ -48,6 +49,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         seal_secret_file=reader.path("KEYLEDGER_SEAL_SECRET_FILE"),
         prefix=reader.text("KEYLEDGER_TOKEN_PREFIX", DEFAULT_PREFIX),
         old_prefixes=tuple(prefix.strip() for prefix in old.split(",") if prefix.strip()),
+        # looked at every two seconds, so that the alarm is up before half a minute has passed
+        longest_transaction=reader.number("KEYLEDGER_LONGEST_TRANSACTION", 25),
         log_level=reader.text("KEYLEDGER_LOG_LEVEL", "INFO"),
     )
     reader.finish()

@@ -205,6 +205,29 @@ async def test_events_are_read_by_workspace_and_by_stream(place: Place, ws: str)
     assert not found
 
 
+async def test_events_of_some_streams_are_read_behind_a_version_of_each(place: Place, ws: str) -> None:
+    one, two, other = new_id("key"), new_id("key"), new_id("key")
+    ones = [await put(place, one, ws, version) for version in range(3)]
+    twos = [await put(place, two, ws, version) for version in range(2)]
+    await put(place, other, ws)
+    ones.append(await put(place, one, ws, 3))
+
+    async def positions(versions: dict[str, int], until: int = 2**62, limit: int = 9) -> list[int]:
+        found = await place.states.events_behind(ws, versions, until=until, limit=limit)
+        assert {(recorded.stream_id, recorded.previous_hash) for recorded in found} <= {
+            (one, b""),
+            (two, b""),
+        }
+        return [recorded.position for recorded in found]
+
+    assert await positions({one: 0, two: 0}) == [*ones[:3], *twos, ones[3]]
+    assert await positions({one: 2, two: 1}) == [ones[2], twos[1], ones[3]]
+    assert await positions({one: 0, two: 0}, until=twos[0]) == [*ones[:3], twos[0]]
+    assert await positions({one: 0, two: 0}, limit=4) == [*ones[:3], twos[0]]
+    assert await positions({one: 4}) == await positions({}) == []
+    assert not await place.states.events_behind(new_id("ws"), {one: 0}, until=2**62, limit=9)
+
+
 class Service:
     """The handlers over one implementation."""
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+
 from keyledger.server import jetstream
 from keyledger.server.log_stream import KEY_LOG
 from keyledger.verification.bus import NatsBus
@@ -88,7 +90,10 @@ async def overheard(nats: str) -> AsyncGenerator[list[int]]:
 
 
 async def hold_uses(rig: Rig, history: History, workspace: str, *, lost: int = 0) -> int:
-    """Fail unless every use that was answered (but for `lost`) is counted soon, and no other; how many."""
+    """Fail unless every use that was answered (but for `lost`) is counted soon, and no other; how many.
+
+    What the usage service counts must be what Postgres recorded, too.
+    """
     wanted = sum(checker.uses_sent(history).values()) - lost
 
     async def counted() -> bool:
@@ -96,9 +101,28 @@ async def hold_uses(rig: Rig, history: History, workspace: str, *, lost: int = 0
         return sum(count for code, count in uses.items() if code != "NOT_FOUND") >= wanted
 
     await until(counted, within=20, describe=f"{wanted} uses counted")
-    uses = await uses_by_code(rig, workspace)
+
+    async def settled() -> Mapping[str, int] | None:
+        recorded = await recorded_uses(rig, workspace)
+        return recorded if recorded == await uses_by_code(rig, workspace) else None
+
+    uses = await until(settled, within=10, describe="what is counted is what was recorded")
     checker.hold(checker.usage_violations(history, uses, lost=lost))
     return sum(uses.values())
+
+
+async def recorded_uses(rig: Rig, workspace: str) -> Mapping[str, int]:
+    """The uses of this workspace in Postgres, by code: the truth that all counters are made of."""
+    connection = await asyncpg.connect(rig.admin_dsn, timeout=5)
+    try:
+        rows = await connection.fetch(
+            "SELECT outcome, sum(count)::bigint AS count FROM ledger.use_record "
+            "WHERE workspace_id = $1 GROUP BY outcome",
+            workspace,
+        )
+    finally:
+        await connection.close()
+    return Counter({row["outcome"]: row["count"] for row in rows})
 
 
 async def uses_by_code(rig: Rig, workspace: str) -> Mapping[str, int]:

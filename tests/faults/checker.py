@@ -149,17 +149,21 @@ def fold(log: Log) -> dict[str, FoldedKey]:
             keys[event.stream_id] = FoldedKey(event.workspace_id, tuple(data["scopes"]), [first])
         elif key := keys.get(event.stream_id):
             key.version = event.version
-            if data is None or event.type not in TAGS or event.schema_version > TAGS[event.type][1]:
+            unknown = event.type not in TAGS or event.schema_version > TAGS[event.type][1]
+            if unknown or not isinstance(data, dict):
                 key.closed = True
             elif step is not None:
-                step(key, data, event.position, event.at)
+                try:
+                    step(key, data, event.position, event.at)
+                except (TypeError, KeyError):
+                    key.closed = True  # another shape
     return keys
 
 
 def _decoded(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

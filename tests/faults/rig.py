@@ -212,6 +212,7 @@ async def rig(
     replicas: int = 1,
     start: bool = True,
     max_staleness: float = 300,
+    longest_transaction: float = 25,
 ) -> AsyncGenerator[Rig]:
     """Everything over a new database, running unless `start` is False; stopped at the end."""
     async with AsyncExitStack() as stack:
@@ -229,6 +230,7 @@ async def rig(
                 "KEYLEDGER_NATS_REPLICAS": str(replicas),
                 "KEYLEDGER_PEPPERS": str(home.peppers),
                 "KEYLEDGER_SEAL_SECRET_FILE": str(home.seal),
+                "KEYLEDGER_LONGEST_TRANSACTION": str(longest_transaction),
             }
             made.keys.append(Daemon("services.keys", folder, f"keys{number}", environment))
         made.verifier_nats, url = await _gated(stack, nats)

@@ -1,4 +1,4 @@
-"""F5, H6, F6, F7: the broker is killed, and its store lost or damaged."""
+"""F5, H6, F6, F7, H4: the broker is killed, and what it stored is lost, damaged, or of yesterday."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import asyncio
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
+from keyledger.server import jetstream
+from keyledger.server.log_stream import KEY_LOG, USE_LOG
+from keyledger.verification.bus import NatsBus
+from keyledger.verification.ports import Bus
 from tests.faults import aftermath
 from tests.faults.checker import BOUND, SLOW_BOUND, Interval
 from tests.faults.conftest import Figures
+from tests.faults.history import read_log
 from tests.faults.lag import percentile, revocation_lag
 from tests.faults.load import Load
 from tests.faults.rig import Rig, rig
@@ -22,6 +28,7 @@ from tests.support.waiting import until
 
 PUSH_BACK = 5.0
 REBUILT = 30.0
+HARMS = 4
 
 
 async def pushing(made: Rig) -> None:
@@ -84,6 +91,9 @@ async def test_a_dead_broker_delays_a_revocation_by_two_seconds_at_most(
     assert percentile(before + after, 0.99) <= BOUND
 
 
+Damage: TypeAlias = Callable[[Path, random.Random], None]
+
+
 def lose(store: Path, dice: random.Random) -> None:
     """Everything is gone."""
     del dice
@@ -105,6 +115,17 @@ def flip(store: Path, dice: random.Random) -> None:
         block.write_bytes(content)
 
 
+def put_back(store: Path, dice: random.Random) -> None:
+    """Everything is as it was when the copy was made."""
+    del dice
+    shutil.rmtree(store)
+    shutil.copytree(copy_of(store), store)
+
+
+def copy_of(store: Path) -> Path:
+    return store.with_name("copy")
+
+
 def last_blocks(store: Path) -> list[Path]:
     # the stream's own, not those of a batch that was being put together
     folders = list(store.glob("**/streams/KEYS_*/msgs"))
@@ -115,37 +136,95 @@ def last_blocks(store: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     "damage",
-    [lose, pytest.param(truncate, marks=pytest.mark.long), pytest.param(flip, marks=pytest.mark.long)],
+    [
+        lose,
+        put_back,
+        pytest.param(truncate, marks=pytest.mark.long),
+        pytest.param(flip, marks=pytest.mark.long),
+    ],
 )
 async def test_a_store_that_is_lost_or_damaged_is_rebuilt_unaided(
-    database: str,
-    folder: Path,
-    figures: Figures,
-    damage: Callable[[Path, random.Random], None],
+    database: str, folder: Path, figures: Figures, damage: Damage
 ) -> None:
+    slow: list[Interval] = []
     with Broker(folder) as broker:
         await broker.start()
-        async with rig(database, broker.url, folder) as made:
+        async with rig(database, broker.url, folder, usage=True) as made:
             workspace = await made.workspace()
             load = Load(made, workspace, figures.dice)
-            async with load.running(workers=3, checkers=2):
-                await asyncio.sleep(1.5)
+
+            async def restarted(harm: Callable[[], object]) -> float:
                 broker.kill()
                 killed = time.monotonic()
-                damage(broker.store, figures.dice)
+                harm()
                 await broker.start()
-                restarted = time.monotonic()
+                started = time.monotonic()
                 await pushing(made)
-                push_back = time.monotonic() - restarted
+                slow.append(Interval(killed - 1, time.monotonic() + 6))
+                return time.monotonic() - started
+
+            async with load.running(workers=3, checkers=2):
+                await asyncio.sleep(1)
+                await restarted(lambda: shutil.copytree(broker.store, copy_of(broker.store)))
+                copied_at = await made.head()
+                await asyncio.sleep(1)
+                newer = await made.head() - copied_at
+                push_back = await restarted(lambda: damage(broker.store, figures.dice))
                 lags = [await revocation_lag(made, workspace) for _ in range(5)]
             rebuilt = await aftermath.hold_stream(made, broker.url, within=REBUILT)
-            log = await aftermath.hold(
-                made, load.history, slow=[Interval(killed - 1, restarted + push_back + 6)]
-            )
+            log = await aftermath.hold(made, load.history, slow=slow)
+            uses = await aftermath.hold_uses(made, load.history, workspace)
     figures(
         events=len(log.events),
+        newer_than_the_copy=newer,
         push_back_after_s=push_back,
         first_lags_ms="/".join(f"{1000 * lag:.0f}" for lag in lags),
         stream_whole_after_s=rebuilt,
+        uses_counted=uses,
     )
     assert max(lags) <= SLOW_BOUND
+
+
+async def purge(bus: Bus, stream: str) -> None:
+    """No message is left; the stream remembers its last sequence."""
+    await jetstream.purge(bus, stream)
+
+
+@pytest.mark.parametrize("harm", [purge, pytest.param(jetstream.delete, marks=pytest.mark.long)])
+async def test_streams_that_are_purged_or_deleted_under_load_lose_nobody_anything(
+    database: str,
+    nats_url: str,
+    folder: Path,
+    figures: Figures,
+    harm: Callable[[Bus, str], Awaitable[None]],
+) -> None:
+    async with rig(database, nats_url, folder, usage=True) as made:
+        workspace = await made.workspace()
+        line = (await read_log(made.admin_dsn)).lines[-1].line.hex()
+        streams = [f"{names.stream}_{line}" for names in (KEY_LOG, USE_LOG)]
+        load = Load(made, workspace, figures.dice)
+        slow: list[Interval] = []
+        bus = await NatsBus.connect(nats_url, name="harm")
+        try:
+            async with load.running(workers=4, checkers=2):
+                for _ in range(HARMS):
+                    await asyncio.sleep(figures.dice.uniform(0.3, 1))
+                    began = time.monotonic()
+                    for stream in streams:
+                        await harm(bus, stream)
+                    await pushing(made)
+                    slow.append(Interval(began - BOUND, time.monotonic() + 1))
+                lags = [await revocation_lag(made, workspace) for _ in range(5)]
+        finally:
+            await bus.close()
+        whole = await aftermath.hold_stream(made, nats_url)
+        log = await aftermath.hold(made, load.history, slow=slow)
+        uses = await aftermath.hold_uses(made, load.history, workspace)
+    figures(
+        harms=HARMS,
+        events=len(log.events),
+        lag_max_ms=1000 * max(lags),
+        stream_whole_after_s=whole,
+        uses_counted=uses,
+    )
+    assert max(lags) <= BOUND

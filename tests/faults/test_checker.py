@@ -231,7 +231,15 @@ def test_a_state_that_is_missing_is_found_out() -> None:
 
 def test_an_event_that_cannot_be_read_closes_its_key_and_no_other() -> None:
     created = {"environment": "live", "scopes": ["a"], "secret": secret("1")}
-    for tag, data in (("key_of_tomorrow", {}), ("key_changed", b"{")):
+    poison: list[tuple[str, Any]] = [
+        ("key_of_tomorrow", {}),
+        ("key_changed", b"{"),
+        ("key_changed", b"[1]"),
+        ("key_changed", b"[" * 20_000),
+        ("key_changed", {"scopes": 7}),
+        ("key_rotated", {}),
+    ]
+    for tag, data in poison:
         keys = checker.fold(
             logged((KEY, "key_created", created), (OTHER, "key_created", created), (KEY, tag, data))
         )

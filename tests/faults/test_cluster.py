@@ -33,7 +33,7 @@ async def test_a_cluster_that_loses_a_node_loses_nothing(
 ) -> None:
     with Cluster(folder) as cluster:
         await cluster.start()
-        async with rig(database, cluster.url, folder, key_services=2, replicas=3) as made:
+        async with rig(database, cluster.url, folder, key_services=2, replicas=3, usage=True) as made:
             workspace = await made.workspace()
             stream = await key_stream(made)
             load = Load(made, workspace, figures.dice, services=(0, 1))
@@ -54,6 +54,7 @@ async def test_a_cluster_that_loses_a_node_loses_nothing(
                 ended = time.monotonic()
             whole = await aftermath.hold_stream(made, cluster.url, within=HEALED)
             log = await aftermath.hold(made, load.history, slow=[Interval(began - 1, ended + 1)])
+            uses = await aftermath.hold_uses(made, load.history, workspace)
             # what the wiped node knows now, it was told by the others
             for node in cluster.nodes:
                 if node is not lost and wiped:
@@ -67,5 +68,6 @@ async def test_a_cluster_that_loses_a_node_loses_nothing(
         leader_after=elected.name,
         stream_whole_after_s=whole,
         again_after_s=again,
+        uses_counted=uses,
     )
     assert max(lags) <= SLOW_BOUND

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import aftermath, checker
+from tests.faults import aftermath
 from tests.faults.checker import BOUND, SLOW_BOUND, Interval
 from tests.faults.conftest import Figures
-from tests.faults.history import read_log
+from tests.faults.history import History
 from tests.faults.load import Load
 from tests.faults.rig import rig
 
@@ -85,8 +85,7 @@ async def test_a_relay_that_is_killed_between_publish_and_answer_leaves_no_gap(
                 await aftermath.hold_stream(made, nats_url)
                 slowest = max(slowest, time.monotonic() - began)
             await made.caught_up(await made.head())
-            log = await read_log(made.admin_dsn)
-            checker.hold(checker.log_violations(log))
+            log = await aftermath.hold(made, History())
             assert heard == list(range(heard[0], log.head_position + 1))
     figures(rounds=rounds, events=len(log.events), heard=len(heard), backlog_gone_after_s=slowest)
     assert slowest <= BACKLOG_GONE

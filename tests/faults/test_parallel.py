@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx2
+import pytest
 import uuid_utils
 
 from keyledger.clock import SystemClock
@@ -28,6 +30,11 @@ from tests.support.processes import Process
 from tests.support.waiting import until
 
 AT_ONCE = 100
+MIGRATION_LOCK = 0x6B65796C
+WAITING = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 async def attempt(
@@ -110,17 +117,26 @@ async def test_of_a_hundred_on_one_key_one_wins_each_version(
 async def test_two_migrators_at_once_do_the_work_once(database: str, folder: Path, figures: Figures) -> None:
     argv = [sys.executable, "-m", "services.cli", "migrate"]
     env = {"PATH": os.environ["PATH"], "KEYLEDGER_POSTGRES": database}
+    admin = await asyncpg.connect(database, timeout=5)
+    # as a first one that takes its time
+    await admin.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
     began = time.monotonic()
     migrators = [Process(argv, log=folder / f"{number}.log", env=env) for number in range(3)]
+
+    async def all_wait() -> bool:
+        return await admin.fetchval(WAITING) == len(migrators)
+
+    await until(all_wait, within=60, describe="all of them wait for the first")
+    assert await admin.fetchval("SELECT to_regclass('public.keyledger_migration')") is None
+    await admin.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK)
 
     async def done() -> bool:
         return all(each.returncode is not None for each in migrators)
 
     await until(done, within=60, describe="all migrators have ended")
     assert [each.returncode for each in migrators] == [0, 0, 0], [each.tail() for each in migrators]
-    connection = await asyncpg.connect(database, timeout=5)
-    names = [row[0] for row in await connection.fetch("SELECT name FROM public.keyledger_migration")]
-    await connection.close()
+    names = [row[0] for row in await admin.fetch("SELECT name FROM public.keyledger_migration")]
+    await admin.close()
     assert len(names) == len(set(names)) > 2
     figures(migrators=3, files=len(names), seconds=time.monotonic() - began)
 
@@ -159,6 +175,40 @@ class Held:
     async def end(self, *, commit: bool) -> None:
         await (self._transaction.commit() if commit else self._transaction.rollback())
         await self.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("longest", "within"),
+    [pytest.param(1.0, 5.0, id="short"), pytest.param(25.0, 30.0, id="long", marks=pytest.mark.long)],
+)
+async def test_a_transaction_that_is_left_open_is_alarmed_about(
+    database: str, nats_url: str, folder: Path, figures: Figures, longest: float, within: float
+) -> None:
+    async with rig(database, nats_url, folder, longest_transaction=longest) as made:
+        service = made.keys[0]
+
+        async def says(status: str) -> bool:
+            code, told = await made.readiness(service)
+            return (code, told["status"]) == (200, status)
+
+        assert await says("ready")
+        forgotten = await asyncpg.connect(
+            made.admin_dsn, timeout=5, server_settings={"application_name": "a forgotten shell"}
+        )
+        began = time.monotonic()
+        await forgotten.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM ledger.event")
+        try:
+            await until(lambda: says("degraded"), within=within, describe="the alarm is up")
+            alarmed = time.monotonic() - began
+            open_for = await made.metric(service, "keyledger_postgres_oldest_transaction_seconds")
+            assert longest < open_for <= time.monotonic() - began
+        finally:
+            await forgotten.close()
+        await until(lambda: says("ready"), within=5, describe="the alarm is over")
+        (line,) = [each for each in service.log.read_text().splitlines() if "transaction_open" in each]
+        assert json.loads(line)["name"] == "a forgotten shell"
+        assert json.loads(line)["level"] == "warning"
+    figures(longest_s=longest, alarmed_after_s=alarmed)
 
 
 async def test_a_transaction_that_is_held_open_hides_no_event(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from keyledger.verification.ports import (
     HEAD_SUBJECT,
     LIVE_SUBJECT,
     TICK_SUBJECT,
+    USE_LIVE_SUBJECT,
     USES_SUBJECT,
 )
 from services.keys.adapters.log import PostgresLog
@@ -27,6 +29,7 @@ from tests.faults.checker import BOUND
 from tests.faults.conftest import Figures
 from tests.faults.history import read_log
 from tests.faults.lag import accepted, revocation_lag
+from tests.faults.load import Load
 from tests.faults.rig import Rig, rig
 from tests.support.keys import as_role
 
@@ -63,7 +66,7 @@ async def recorded(made: Rig, workspace: str, key_id: str, poison: tuple[str, in
                 expected_version=row["version"],
                 now=time.time_ns() // 1000,
                 events=(NewEvent(tag, version, "system", "poison", data),),
-                body=row["body"].encode(),
+                body=json.dumps(json.loads(row["body"]) | {"version": row["version"] + 1}).encode(),
             )
             return (await log.append(command)).position
     finally:
@@ -73,21 +76,26 @@ async def recorded(made: Rig, workspace: str, key_id: str, poison: tuple[str, in
 async def test_an_event_that_nobody_can_read_costs_its_key_and_no_other(
     database: str, nats_url: str, folder: Path, figures: Figures
 ) -> None:
-    async with rig(database, nats_url, folder) as made:
+    async with rig(database, nats_url, folder, usage=True) as made:
         workspace = await made.workspace()
+        load = Load(made, workspace, figures.dice)
         sound = await made.key(workspace)
         poisoned = {words: await made.key(workspace) for words in POISON}
         for key in (sound, *poisoned.values()):
             await accepted(made, key["key"])
         lags: list[float] = []
-        for words, key in poisoned.items():
-            position = await recorded(made, workspace, key["id"], POISON[words])
-            await made.caught_up(position)
-            assert (words, await made.code(key["key"])) == (words, "NOT_FOUND")
-            assert await made.code(sound["key"]) == "VALID"
-            lags.append(await revocation_lag(made, workspace))
+        async with load.running(workers=1, checkers=1):
+            for words, key in poisoned.items():
+                position = await recorded(made, workspace, key["id"], POISON[words])
+                await made.caught_up(position)
+                assert (words, await made.code(key["key"])) == (words, "NOT_FOUND")
+                assert await made.code(sound["key"]) == "VALID"
+                lags.append(await revocation_lag(made, workspace))
         await aftermath.hold_stream(made, nats_url)
         assert await made.metric(made.verifier, "keyledger_unreadable_events_total") == len(POISON)
+
+        log = await aftermath.hold(made, load.history)
+        uses = await aftermath.hold_uses(made, load.history, workspace)
 
         # one who begins from nothing comes to the same
         made.verifier.kill()
@@ -96,9 +104,8 @@ async def test_an_event_that_nobody_can_read_costs_its_key_and_no_other(
         assert told == dict.fromkeys(POISON, "NOT_FOUND")
         assert await made.code(sound["key"]) == "VALID"
         await shown_and_ended(made, workspace, [key["id"] for key in poisoned.values()])
-        log = await read_log(made.admin_dsn)
-        checker.hold(checker.log_violations(log))
-    figures(poisons=len(POISON), events=len(log.events), lag_max_ms=1000 * max(lags))
+        checker.hold(checker.log_violations(await read_log(made.admin_dsn)))
+    figures(poisons=len(POISON), events=len(log.events), lag_max_ms=1000 * max(lags), uses_counted=uses)
     assert max(lags) <= BOUND
 
 
@@ -124,30 +131,41 @@ async def shown_and_ended(made: Rig, workspace: str, keys: list[str]) -> None:
 async def test_garbage_on_the_bus_changes_nothing(
     database: str, nats_url: str, folder: Path, figures: Figures
 ) -> None:
-    async with rig(database, nats_url, folder) as made:
+    async with rig(database, nats_url, folder, usage=True) as made:
         workspace = await made.workspace()
+        load = Load(made, workspace, figures.dice)
         sound = await made.key(workspace)
         await accepted(made, sound["key"])
         line = (await read_log(made.admin_dsn)).lines[-1].line.hex()
         bus = await NatsBus.connect(nats_url, name="garbage")
         lags: list[float] = []
+        subjects = (
+            f"{LIVE_SUBJECT}.{line}.{workspace}.key",
+            f"{LIVE_SUBJECT}.0000000000000000.{workspace}.key",
+            f"{LIVE_SUBJECT}.x",
+            f"{USE_LIVE_SUBJECT}.{line}",
+            TICK_SUBJECT,
+            HEAD_SUBJECT,
+            APPLIED_SUBJECT,
+            USES_SUBJECT,
+        )
         try:
-            for body in GARBAGE:
-                for subject in (
-                    f"{LIVE_SUBJECT}.{line}.{workspace}.key",
-                    f"{LIVE_SUBJECT}.0000000000000000.{workspace}.key",
-                    f"{LIVE_SUBJECT}.x",
-                    TICK_SUBJECT,
-                    HEAD_SUBJECT,
-                    APPLIED_SUBJECT,
-                    USES_SUBJECT,
-                ):
-                    await bus.publish(subject, body)
-                assert await made.code(sound["key"]) == "VALID"
-                lags.append(await revocation_lag(made, workspace))
+            async with load.running(workers=1, checkers=1):
+                for body in GARBAGE:
+                    for subject in subjects:
+                        await bus.publish(subject, body)
+                    assert await made.code(sound["key"]) == "VALID"
+                    lags.append(await revocation_lag(made, workspace))
         finally:
             await bus.close()
         assert (await made.readiness())[1]["status"] == "ready"
         assert await made.metric(made.verifier, "keyledger_rebuilds_total") == 0
-    figures(messages=7 * len(GARBAGE), lag_max_ms=1000 * max(lags))
+        log = await aftermath.hold(made, load.history)
+        uses = await aftermath.hold_uses(made, load.history, workspace)
+    figures(
+        messages=len(subjects) * len(GARBAGE),
+        events=len(log.events),
+        lag_max_ms=1000 * max(lags),
+        uses_counted=uses,
+    )
     assert max(lags) <= BOUND

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -31,6 +32,7 @@ class Denied:
         self._made = made
         self.ws = ""
         self.other_ws = ""
+        self.gone: dict[str, str] = {}
         self.keys: dict[str, dict[str, Any]] = {}
 
     async def create(self) -> None:
@@ -39,8 +41,11 @@ class Denied:
         for name in ("revoked", "disabled", "rotated", "expired", "revoked before", "untouched"):
             self.keys[name] = await self._made.key(self.ws)
         self.keys["suspended"] = await self._made.key(self.other_ws)
-        body = {"name": "manager", "environment": "live", "scopes": ["keyledger:keys:read"]}
-        self.keys["manager"] = await self._made.ok("POST", f"/v1/workspaces/{self.ws}/keys", body)
+        self.keys["manager"] = await self._manager(self.ws)
+        for name in ("deleted", "deleted twice"):
+            ws = self.gone[name] = await self._made.workspace()
+            self.keys[name] = await self._made.key(ws)
+        self.keys["manager of deleted"] = await self._manager(self.gone["deleted"])
         await self._made.revoke(self.ws, self.keys["revoked before"]["id"])
 
     async def deny(self) -> int:
@@ -51,7 +56,27 @@ class Denied:
         await self._made.ok("POST", f"{self._path('rotated')}/rotate")
         soon = rfc3339(time.time_ns() // 1000 + SECOND // 2)
         await self._made.ok("PATCH", self._path("expired"), {"expires_at": soon})
+        # what is revoked there as well goes with all else of it, and the deletion stands for both
+        await self._made.revoke(self.gone["deleted"], self.keys["deleted"]["id"])
+        for ws in self.gone.values():
+            await self.delete(ws)
         return await self.suspend()
+
+    async def delete(self, ws: str) -> int:
+        """A workspace, until the stream tells nothing of it but that; the position."""
+        answer = await self._made.call("DELETE", f"/v1/workspaces/{ws}")
+        assert answer.status_code == 202, answer.text
+        connection = await asyncpg.connect(self._made.admin_dsn, timeout=5)
+        try:
+
+            async def purged() -> bool:
+                done = "SELECT rows_gone AND purged FROM ledger.erasure WHERE workspace_id = $1"
+                return bool(await connection.fetchval(done, ws))
+
+            await until(purged, within=15, describe="an erased workspace")
+        finally:
+            await connection.close()
+        return answer.json()["position"]
 
     async def suspend(self) -> int:
         """The other workspace; the position."""
@@ -67,6 +92,15 @@ class Denied:
             answer = (await self._made.http.post(f"{url}/v1/verify", json=body)).json()
             found[name] = answer.get("code") or answer["error"]
         return found
+
+    async def managed(self, ws: str, by: str) -> int:
+        """The status of an answer to one who manages this workspace."""
+        url = f"{self._made.keys[0].url}/v1/workspaces/{ws}/keys"
+        return (await self._made.http.get(url, headers={"X-API-Key": self.keys[by]["key"]})).status_code
+
+    async def _manager(self, ws: str) -> dict[str, Any]:
+        body = {"name": "manager", "environment": "live", "scopes": ["keyledger:keys:read"]}
+        return await self._made.ok("POST", f"/v1/workspaces/{ws}/keys", body)
 
     def _path(self, name: str) -> str:
         return f"/v1/workspaces/{self.ws}/keys/{self.keys[name]['id']}"
@@ -99,8 +133,12 @@ DENIED = {
     "expired": "EXPIRED",
     "suspended": "WORKSPACE_SUSPENDED",
     "manager": "REVOKED",
+    "deleted": "NOT_FOUND",
+    "deleted twice": "NOT_FOUND",
+    "manager of deleted": "NOT_FOUND",
 }
 ALWAYS = {"revoked before": "REVOKED", "untouched": "VALID"}
+LATE = {"late": "REVOKED", "late deleted": "NOT_FOUND"}
 
 
 @asynccontextmanager
@@ -174,22 +212,23 @@ async def test_what_was_denied_before_a_restore_stays_denied_until_it_is_accepte
             assert newest["base_position"] == backed_up
             assert epoch == f"2-{newest['line']}"
             assert newest["accepted_at"] is None
-            lost = {(each.get("key_id"), each["what"]) for each in newest["lost"]}
+            lost = {(each.get("key_id") or each["workspace_id"], each["what"]) for each in newest["lost"]}
             assert lost == {
                 (denied.keys["revoked"]["id"], "revoked"),
                 (denied.keys["manager"]["id"], "revoked"),
                 (denied.keys["disabled"]["id"], "disabled"),
                 (denied.keys["rotated"]["id"], "retired"),
                 (denied.keys["expired"]["id"], "expired"),
-                (None, "suspended"),
+                (denied.other_ws, "suspended"),
+                (denied.gone["deleted"], "deleted"),
+                (denied.gone["deleted twice"], "deleted"),
             }
         assert await denied.codes() == DENIED | ALWAYS
 
         async with another_verifier(made, folder) as young:
             assert await denied.codes(young) == DENIED | ALWAYS
-            keys_url = f"{made.keys[0].url}/v1/workspaces/{denied.ws}/keys"
-            manager = {"X-API-Key": denied.keys["manager"]["key"]}
-            assert (await made.http.get(keys_url, headers=manager)).status_code == 401
+            assert await denied.managed(denied.ws, "manager") == 401
+            assert await denied.managed(denied.gone["deleted"], "manager of deleted") == 401
             # life goes on meanwhile, denials included, and they are told at once
             fresh = await made.key(denied.ws)
             receipt = (await made.revoke(denied.ws, fresh["id"], wait=10))["receipt"]
@@ -206,16 +245,22 @@ async def test_what_was_denied_before_a_restore_stays_denied_until_it_is_accepte
 
             told = (await command("status")).good()
             assert "REFUSED until accepted" in told
-            assert all(denied.keys[name]["id"] in told for name in DENIED if name != "suspended")
+            of_keys = ("revoked", "manager", "disabled", "rotated", "expired")
+            assert all(denied.keys[name]["id"] in told for name in of_keys)
+            assert all(f"deleted    every key of {ws}" in told for ws in denied.gone.values())
+            # what the operator deletes again stays deleted; the rest is back
+            await denied.delete(denied.gone["deleted twice"])
             assert "409 conflict" in (await command("accept", "--number", "1")).failed()
             assert "epoch 2 is accepted" in (await command("accept")).good()
             for verifier in (made.verifier, young):
 
                 async def as_the_log_says(verifier: Daemon = verifier) -> bool:
-                    return await denied.codes(verifier) == dict.fromkeys(DENIED, "VALID") | ALWAYS
+                    allowed = dict.fromkeys(DENIED, "VALID") | {"deleted twice": "NOT_FOUND"}
+                    return await denied.codes(verifier) == allowed | ALWAYS
 
                 await until(as_the_log_says)
-            assert (await made.http.get(keys_url, headers=manager)).status_code == 200
+            assert await denied.managed(denied.ws, "manager") == 200
+            assert await denied.managed(denied.gone["deleted"], "manager of deleted") == 200
             assert (await made.ok("GET", "/v1/epochs"))["epochs"][0]["accepted_at"] is not None
         # who stopped in order said so, and is not waited for
         receipt = (await made.revoke(denied.ws, denied.keys["untouched"]["id"], wait=10))["receipt"]
@@ -238,6 +283,8 @@ async def test_a_second_restore_to_before_the_first_one_forgets_no_denial(
         denied = Denied(made)
         await denied.create()
         denied.keys["late"] = await made.key(denied.ws)
+        late_ws = await made.workspace()
+        denied.keys["late deleted"] = await made.key(late_ws)
         await postgres.back_up()
         await ready(made)
         await made.caught_up(await denied.deny())
@@ -246,6 +293,7 @@ async def test_a_second_restore_to_before_the_first_one_forgets_no_denial(
             if again:
                 # denied in the telling that the second restore forgets altogether
                 await made.caught_up((await made.revoke(denied.ws, denied.keys["late"]["id"]))["position"])
+                await made.caught_up(await denied.delete(late_ws))
             await postgres.restore()
             await ready(made)
 
@@ -255,10 +303,10 @@ async def test_a_second_restore_to_before_the_first_one_forgets_no_denial(
                 return epoch if status == 200 and epoch.startswith("2-") and epoch != before else None
 
             first = await until(another, within=20, describe=f"epoch 2, restore {again}")
-            late = {"late": "REVOKED" if again else "VALID"}
+            late = LATE if again else dict.fromkeys(LATE, "VALID")
             assert await denied.codes() == DENIED | ALWAYS | late
         async with another_verifier(made, folder) as young:
-            assert await denied.codes(young) == DENIED | ALWAYS | {"late": "REVOKED"}
+            assert await denied.codes(young) == DENIED | ALWAYS | LATE
         newest = (await made.ok("GET", "/v1/epochs"))["epochs"][0]
         figures(lost=len(newest["lost"]), epoch=first)
 

@@ -48,12 +48,14 @@ async def storm(made: Rig, nats: str, figures: Figures, rounds: int) -> None:
                 disturbed.append(Interval(began - 0.25, time.monotonic() + 2))
         whole = await aftermath.hold_stream(made, nats)
     log = await aftermath.hold(made, load.history, slow=disturbed)
+    uses = await aftermath.hold_uses(made, load.history, workspace)
     figures(
         rounds=rounds,
         events=len(log.events),
         sent_again=load.retried,
         heard=len(heard),
         stream_whole_after_s=whole,
+        uses_counted=uses,
     )
     assert heard == list(range(heard[0], heard[-1] + 1))
     assert heard[-1] == log.head_position
@@ -69,7 +71,7 @@ async def storm(made: Rig, nats: str, figures: Figures, rounds: int) -> None:
 async def test_two_relays_publish_each_position_once_and_in_order(
     database: str, nats_url: str, folder: Path, figures: Figures, rounds: int
 ) -> None:
-    async with rig(database, nats_url, folder, key_services=2) as made:
+    async with rig(database, nats_url, folder, key_services=2, usage=True) as made:
         await storm(made, nats_url, figures, rounds)
 
 
@@ -78,5 +80,5 @@ async def test_two_relays_publish_each_position_once_and_in_order(
 async def test_so_do_they_over_three_replicas(database: str, folder: Path, figures: Figures) -> None:
     with Cluster(folder) as cluster:
         await cluster.start()
-        async with rig(database, cluster.url, folder, key_services=2, replicas=3) as made:
+        async with rig(database, cluster.url, folder, key_services=2, replicas=3, usage=True) as made:
             await storm(made, cluster.url, figures, 10)

@@ -14,7 +14,7 @@ import pytest
 
 from services.keys.adapters import log as adapter
 from services.keys.adapters.log import command_row
-from services.keys.ports import Command, NewAnswer, NewEvent
+from services.keys.ports import Command, Kind, NewAnswer, NewEvent
 from tests.support.keys import migrated
 from tests.support.waiting import until
 
@@ -185,3 +185,28 @@ async def test_a_stream_that_another_process_begins_meanwhile_is_a_conflict_of_i
         ]
     finally:
         await other.close()
+
+
+async def test_in_one_group_a_deletion_lets_in_what_stands_before_it_and_nothing_behind_it(
+    connection: asyncpg.Connection,
+) -> None:
+    def told(number: int, stream: str, kind: Kind, tag: str) -> Command:
+        event = NewEvent(tag, 1, "a", "r", b"")
+        return Command(UUID(int=number), stream, kind, "ws_a", 0, NOW, (event,), b"{}")
+
+    before = told(1, "key_2", "key", "key_changed")
+    deletion = told(2, "ws_a", "workspace", "workspace_deleted")
+    behind = told(3, "key_4", "key", "key_changed")
+    for refused in (
+        [before, deletion, behind],
+        [deletion, before],
+        [deletion, told(4, "ws_a2", "workspace", "workspace_deleted")],
+    ):
+        with pytest.raises(asyncpg.PostgresError) as raised:
+            await connection.fetch("SELECT * FROM ledger.append($1, $2)", *arguments(refused))
+        assert getattr(raised.value, "sqlstate", "") == "KL404"
+    await connection.fetch("SELECT * FROM ledger.append($1, $2)", *arguments([before, deletion]))
+    assert await connection.fetchval("SELECT position FROM ledger.erasure WHERE workspace_id = 'ws_a'") == 2
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await connection.fetch("SELECT * FROM ledger.append($1, $2)", *arguments([behind]))
+    assert getattr(raised.value, "sqlstate", "") == "KL404"

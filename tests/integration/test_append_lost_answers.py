@@ -30,6 +30,11 @@ class House:
     def __init__(self, gate: Gate, log: PostgresLog, pool: Pool, admin: asyncpg.Connection, dsn: str) -> None:
         self.gate, self.log, self.pool, self.admin, self.dsn = gate, log, pool, admin, dsn
 
+    @property
+    def kept(self) -> int:
+        """How many of the pool's connections a log keeps for itself."""
+        return self.pool.get_size() - self.pool.get_idle_size()
+
     async def positions(self, asked: Command) -> list[int]:
         """Where the command stands in the log."""
         rows = await self.admin.fetch(
@@ -186,6 +191,56 @@ async def test_an_answer_that_was_kept_and_lost_is_the_command_s_own(house: Hous
     assert kept is not None
     assert kept.position == done.position
     assert isinstance(await outcome(house.log, command(answer=answer)), AlreadyAnswered)
+
+
+_WRITERS = """
+    SELECT pid FROM pg_stat_activity WHERE application_name = 'keyledger-test' AND query LIKE '%append%'
+"""
+
+
+async def test_a_connection_that_was_lost_between_two_groups_is_replaced(house: House) -> None:
+    await house.log.append(command())
+    (before,) = await house.admin.fetch(_WRITERS)
+    await house.admin.execute("SELECT pg_terminate_backend($1)", before["pid"])
+
+    async def gone() -> bool:
+        return not await house.admin.fetch(_WRITERS)
+
+    await until(gone)
+    asked = [command() for _ in range(3)]
+    done = await asyncio.gather(*map(house.log.append, asked))
+    assert [[each.position] for each in done] == [await house.positions(each) for each in asked]
+    await house.log.append(command())
+    assert house.kept == 1
+    assert await house.sound() == 5
+
+
+async def test_a_connection_that_was_cut_while_it_waited_for_an_answer_is_replaced(house: House) -> None:
+    for _ in range(3):
+        asked = command()
+        await house.hold_answers()
+        appending = asyncio.create_task(house.log.append(asked))
+        await house.recorded(asked)
+        await house.restart()
+        assert [(await appending).position] == await house.positions(asked)
+    assert isinstance(await outcome(house.log, command()), Appended)
+    assert house.kept == 1
+    assert await house.sound() == 7
+
+
+async def test_a_log_that_is_closed_leaves_the_pool_whole(house: House) -> None:
+    """With a group under way, whose callers are told, and without."""
+    async with PostgresLog(house.pool) as idle:
+        await idle.append(command())
+    async with head_locked(house):
+        async with PostgresLog(house.pool) as busy:
+            appending = [asyncio.create_task(outcome(busy, command())) for _ in range(3)]
+            await house.waiting_for_a_lock()
+            appending += [asyncio.create_task(outcome(busy, command()))]
+            await asyncio.sleep(0)
+        told = await asyncio.gather(*appending)
+    assert [getattr(each, "code", "") for each in told] == ["outcome_unknown"] * 3 + ["unavailable"]
+    assert house.kept == 0
 
 
 POISON: dict[str, dict[str, Any]] = {

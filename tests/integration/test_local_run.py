@@ -19,6 +19,8 @@ import nats
 import pytest
 
 from infra.local.accounts import STATE_ROOT
+from infra.local.house import LOOK_AT_LOGS
+from infra.local.log_file import LOG_BYTES
 from infra.local.probe import http_get
 from infra.local.settings import PORT_OFFSETS
 from tests.support.processes import Process
@@ -193,6 +195,21 @@ async def test_what_dies_is_started_again_and_said(runs: Runs, name: str) -> Non
     os.kill(run.pids()[name], signal.SIGKILL)
     await run.says(f"{name} died (SIGKILL); starting it again in")
     await run.says(f"{name} is ready again")
+
+
+async def test_a_log_stays_within_its_bound_while_its_child_writes(runs: Runs) -> None:
+    run = runs.start()
+    await run.ready()
+    log = run.home / "logs" / "verifier.log"
+    with log.open("ab") as writer:
+        writer.write(b"x" * (LOG_BYTES + 1))
+
+    async def is_short() -> bool:
+        return log.stat().st_size <= LOG_BYTES
+
+    await until(is_short, within=3 * LOOK_AT_LOGS)
+    assert log.with_name("verifier.log.1").stat().st_size > LOG_BYTES
+    assert run.process.returncode is None
 
 
 async def test_ctrl_c_reaches_the_whole_group_and_counts_once(runs: Runs) -> None:

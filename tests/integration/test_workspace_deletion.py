@@ -2,29 +2,27 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import pytest
 
 from keyledger import events, wire
 from keyledger.errors import Refusal
-from keyledger.events import GENESIS, Epoch, Recorded, chain_hash
-from keyledger.server import jetstream
+from keyledger.events import GENESIS, Recorded, chain_hash
 from keyledger.server.log_stream import KEY_LOG
 from keyledger.server.postgres import open_pool
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import USES_SUBJECT
 from keyledger.verification.store import MemoryStore
-from keyledger.wire import ErasedUses, Followed, Use, UseBatch
+from keyledger.wire import ErasedUses, Use, UseBatch
 from services.keys.adapters.log import PostgresLog
 from services.keys.ports import Command, NewEvent
 from tests.support import servers_fresh as fresh
+from tests.support.erased import administrator, broker, erased, followed, line_of, messages
 from tests.support.keys import Home, House, Keys, everything_stored, house, migrated, refused, running
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -51,42 +49,11 @@ async def here(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> As
         yield found
 
 
-@asynccontextmanager
-async def administrator(here: House) -> AsyncGenerator[asyncpg.Connection]:
-    connection = await asyncpg.connect(here.admin_dsn, timeout=5)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def erased(here: House, ws: str) -> None:
-    """Wait until nothing is left to do for this workspace."""
-    async with administrator(here) as connection:
-
-        async def done() -> bool:
-            return bool(
-                await connection.fetchval(
-                    "SELECT rows_gone AND purged FROM ledger.erasure WHERE workspace_id = $1", ws
-                )
-            )
-
-        await until(done, within=15)
-
-
 async def in_the_stream(here: House) -> bytes:
-    """Every message of every stream of the key log."""
-    bus = await NatsBus.connect(here.nats, name="test", inbox_prefix="_INBOX_test")
-    found: list[bytes] = []
-    async with administrator(here) as connection:
-        for line in await connection.fetch("SELECT number, line FROM ledger.epoch"):
-            stream = KEY_LOG.stream_of(Epoch(line["number"], line["line"]))
-            state = (await jetstream.info(bus, stream)).state
-            for sequence in range(state.first_seq, state.last_seq + 1):
-                message = await jetstream.message(bus, stream, sequence)
-                found += [] if message is None else [message.body]
-    await bus.close()
-    return b"\n".join(found)
+    """Every message of the key log's stream."""
+    async with broker(here) as bus:
+        stored = await messages(bus, KEY_LOG.stream_of(await line_of(here)))
+    return b"\n".join(message.body for message in stored)
 
 
 async def verified(here: House) -> int:
@@ -106,12 +73,6 @@ async def verified(here: House) -> int:
         previous = row["hash"]
     assert (head["position"], head["hash"]) == (len(rows), previous)
     return len(rows)
-
-
-async def followed(here: House) -> list[Followed]:
-    answer = await here.follower("GET", "/v1/feed?after=0&limit=10000")
-    _, *records = wire.unframe(answer.content)
-    return [msgspec.msgpack.decode(record, type=Followed) for record in records]
 
 
 def deletion(ws: str, version: int) -> Command:

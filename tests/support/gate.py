@@ -52,9 +52,13 @@ class Gate:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    def freeze(self, *, only_answers: bool = False) -> None:
-        """Let nothing pass: what is sent, and whoever connects, waits. Or hold back only what comes back."""
-        self._answering.clear()
+    def freeze(self, *, only_answers: bool = False, only_sent: bool = False) -> None:
+        """Let nothing pass: what is sent, and whoever connects, waits.
+
+        Or hold back only what comes back (`only_answers`), or only what is sent (`only_sent`).
+        """
+        if not only_sent:
+            self._answering.clear()
         if not only_answers:
             self._flowing.clear()
 

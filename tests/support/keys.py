@@ -19,6 +19,7 @@ import httpx2
 from keyledger.server.edge import Edge
 from services.cli import provision
 from services.keys import app
+from services.keys.provision import bootstrap
 from services.keys.settings import Settings
 from services.keys.settings import read as read_settings
 from tests.support import servers_fresh as fresh
@@ -60,9 +61,9 @@ class Home:
         home.seal.write_text(secrets.token_hex(32))
         return home
 
-    async def bootstrap(self, dsn: str, **how: Any) -> bool:
-        """Run the bootstrap as the run-time role."""
-        return await provision.bootstrap(
+    async def bootstrap(self, dsn: str, **how: Any) -> tuple[str, ...]:
+        """Run the bootstrap as the run-time role; what it made."""
+        return await bootstrap(
             dsn, peppers=self.peppers, seal_secret_file=self.seal, out=self.out, secrets=self.secrets, **how
         )
 

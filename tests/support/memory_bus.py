@@ -103,7 +103,7 @@ class MemoryBus:
     async def _deliver(self, message: Message) -> None:
         queues: set[tuple[str, str]] = set()
         for subject, handler, queue in tuple(self._subscriptions):
-            if not _matches(subject, message.subject) or (queue and (subject, queue) in queues):
+            if not matches(subject, message.subject) or (queue and (subject, queue) in queues):
                 continue
             queues.add((subject, queue))
             try:
@@ -117,10 +117,11 @@ class MemoryBus:
             raise BusUnavailable("not connected to the broker")
 
 
-def _matches(pattern: str, subject: str) -> bool:
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a broker delivers this subject to who asked for the pattern."""
     wanted, given = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
-        return len(given) >= len(wanted) and _matches(
+        return len(given) >= len(wanted) and matches(
             ".".join(wanted[:-1]), ".".join(given[: len(wanted) - 1])
         )
     return len(wanted) == len(given) and all(

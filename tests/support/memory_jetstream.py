@@ -7,10 +7,14 @@ from typing import Any, Literal
 import msgspec
 
 from keyledger.verification.ports import BusUnavailable, Handler, Message
+from tests.support.memory_bus import matches
 
 Fate = Literal["stored", "lost", "unheard", "late"]
 """What becomes of a publish: stored and acknowledged; never arrived; stored, its answer lost; arrived
 only after its publisher gave up and asked anew."""
+
+
+NAMES_AT_ONCE = 1024
 
 
 class Refused(Exception):
@@ -27,6 +31,21 @@ class MemoryStream:
         self.config = config
         self.messages: dict[int, tuple[str, Mapping[str, str], bytes]] = {}
         self.last = config["first_seq"] - 1
+
+    def of(self, subject: str) -> list[int]:
+        """The sequences of the messages of this subject."""
+        return [sequence for sequence, (of, _, _) in self.messages.items() if matches(subject, of)]
+
+    def purge(self, question: Mapping[str, Any]) -> int:
+        """Remove what is asked for; how many messages that were."""
+        bound = question.get("seq", 0)
+        if bound <= 1:
+            # as the server takes it
+            bound = self.last + 1
+        gone = [sequence for sequence in self.of(question.get("filter", ">")) if sequence < bound]
+        for sequence in gone:
+            del self.messages[sequence]
+        return len(gone)
 
 
 class MemoryJetStream:
@@ -128,6 +147,9 @@ class MemoryJetStream:
 
     def _api(self, call: str, question: Mapping[str, Any]) -> Mapping[str, Any]:
         self.asked.append(call)
+        if call == "STREAM.NAMES":
+            page = sorted(self.streams)[question["offset"] :][:NAMES_AT_ONCE]
+            return {"total": len(self.streams), "streams": page or None}
         verb, name = call.rsplit(".", 1)
         if verb == "STREAM.CREATE":
             return self._create(name, question)
@@ -136,6 +158,11 @@ class MemoryJetStream:
         stream = self.streams[name]
         if verb == "STREAM.MSG.GET":
             return {"message": self._message(stream, question)}
+        if verb == "STREAM.PURGE":
+            return {"success": True, "purged": stream.purge(question)}
+        if verb == "STREAM.DELETE":
+            del self.streams[name]
+            return {"success": True}
         assert verb == "STREAM.INFO"
         return self._info(stream)
 
@@ -151,7 +178,12 @@ class MemoryJetStream:
         return {"state": state, "config": stream.config}
 
     def _message(self, stream: MemoryStream, question: Mapping[str, Any]) -> Mapping[str, Any]:
-        sequence = question.get("seq") or max(stream.messages, default=0)
+        sequence = question.get("seq", 0)
+        if (after := question.get("next_by_subj")) is not None:
+            sequence = min((each for each in stream.of(after) if each >= sequence), default=0)
+        elif (last := question.get("last_by_subj")) is not None:
+            # as the server takes it, `>` is the last sequence, which may be purged
+            sequence = stream.last if last == ">" else max(stream.of(last), default=0)
         if sequence not in stream.messages:
             raise Refused(10037)
         subject, headers, body = stream.messages[sequence]

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -161,6 +161,18 @@ class MemoryKeys:
             if event.workspace_id == workspace_id and stream_id in (None, event.stream_id)
         ]
         return found[:limit], self._head()
+
+    async def events_behind(
+        self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
+    ) -> Sequence[Recorded]:
+        found = [
+            msgspec.structs.replace(event, previous_hash=b"")
+            for event in self.log[:until]
+            if event.workspace_id == workspace_id
+            and event.stream_id in versions
+            and event.version > versions[event.stream_id]
+        ]
+        return found[:limit]
 
     async def position_at(self, moment: int) -> int:
         return bisect_right(self.log, moment, key=lambda event: event.at)

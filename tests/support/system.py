@@ -109,8 +109,13 @@ def _free(port: int) -> bool:
 
 
 @asynccontextmanager
-async def running(home: Path, *, base: int | None = None, **environment: str) -> AsyncGenerator[System]:
-    """Start everything, wait until the supervisor says so, stop it again with SIGTERM."""
+async def running(
+    home: Path, *options: str, base: int | None = None, **environment: str
+) -> AsyncGenerator[System]:
+    """Start everything, wait until the supervisor says so, stop it again with SIGTERM.
+
+    `options` are the command's.
+    """
     base = base or free_base()
     env = {
         "PATH": os.environ["PATH"],
@@ -120,7 +125,7 @@ async def running(home: Path, *, base: int | None = None, **environment: str) ->
     }
     log = home.with_name(home.name + ".out")
     said_before = log.stat().st_size if log.exists() else 0
-    with Process([sys.executable, "-m", "services.cli", "up"], log=log, env=env) as process:
+    with Process([sys.executable, "-m", "services.cli", "up", *options], log=log, env=env) as process:
         system = System(process, home, base, said_before=said_before)
 
         async def said() -> bool:

@@ -39,7 +39,10 @@ _TOLD = """
     SELECT type, schema_version, data FROM ledger.event
      WHERE stream_id = 'epochs' AND type = 'epoch_started' ORDER BY position
 """
-_LOST = "SELECT workspace_id, what, key_id, secret, since FROM ledger.lost_denial WHERE key_id = $1"
+_LOST = """
+    SELECT workspace_id, what, key_id, secret, since FROM ledger.lost_denial
+     WHERE key_id = $1 OR (key_id IS NULL AND workspace_id = $2)
+"""
 _log = structlog.get_logger("keyledger.epochs")
 
 
@@ -124,9 +127,9 @@ class PostgresEpochs:
             raise conflict("Another epoch has begun: look at what was lost, and accept that one.")
         return EpochAt(Epoch(number, rows[0]["epoch_line"]), rows[0]["head_position"], rows[0]["accepted_at"])
 
-    async def lost(self, key_id: str) -> Sequence[LostDenial]:
-        """What was lost of this key and is not accepted."""
-        return [LostDenial(**row) for row in await self._fetch(_LOST, key_id)]
+    async def lost(self, key_id: str, workspace_id: str) -> Sequence[LostDenial]:
+        """What was lost of this key, or of all keys of its workspace, and is not accepted."""
+        return [LostDenial(**row) for row in await self._fetch(_LOST, key_id, workspace_id)]
 
     async def _lost_tail(self, old: Epoch) -> LostTail | None:
         stream = LogStream(self._bus, KEY_LOG, old, self._limits)
@@ -167,7 +170,7 @@ class PostgresEpochs:
         epoch = Epoch(number, line)
         # made here, so that it holds the new line from its first event on: a relay would make it without that
         stream = LogStream(self._bus, KEY_LOG, epoch, self._limits)
-        await stream.create(SourceHead(epoch, head["position"], head["hash"]))
+        await stream.create(SourceHead(epoch, head["position"], head["hash"]), previous=old.line)
         system = await connection.fetchval(_SYSTEM)
         told = [
             EpochStarted(

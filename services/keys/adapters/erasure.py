@@ -13,20 +13,25 @@ from typing import Any
 import structlog
 
 from keyledger.clock import Clock
-from keyledger.events import Epoch
+from keyledger.events import Epoch, WorkspaceDeleted, tag_of
 from keyledger.server import jetstream
 from keyledger.server.jetstream import JetStreamError, StreamMissing
 from keyledger.server.log_stream import KEY_LOG
 from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch
 from keyledger.verification.ports import Bus, BusUnavailable
+from services.keys.adapters.lost_tail import followed
 
 STEP_ROWS = 500
 """Rows that one step removes, or use batches that it looks through: a few milliseconds of locks."""
 LOOK_EVERY = 1.0
-_NEW = "SELECT workspace_id, position FROM ledger.erasure WHERE position > $1 ORDER BY position LIMIT 1000"
+_DELETED = tag_of(WorkspaceDeleted())
+_NEW = """
+    SELECT h.epoch_line AS line, d.workspace_id, d.position
+      FROM ledger.log_head h LEFT JOIN ledger.erasure d ON d.position > $1 ORDER BY d.position LIMIT 1000
+"""
 _STEP = "SELECT ledger.erase_some($1, $2)"
 _TO_PURGE = "SELECT workspace_id, position FROM ledger.erasure WHERE NOT purged ORDER BY position LIMIT 100"
-_LINES = "SELECT number, line FROM ledger.epoch ORDER BY number"
+_LINE = "SELECT epoch_number, epoch_line FROM ledger.log_head"
 _PURGED = "SELECT ledger.stream_purged($1)"
 _log = structlog.get_logger("keyledger.keys")
 
@@ -41,6 +46,7 @@ class Eraser:
         self._bus = bus
         self._clock = clock
         self._forget = forget
+        self._line = b""
         self._seen = 0
         self._trouble = ""
         self._wake = asyncio.Event()
@@ -78,9 +84,15 @@ class Eraser:
     async def forget_new(self) -> None:
         """Forget the workspaces that were deleted since the last look, here or elsewhere."""
         for row in await self._fetch(_NEW, self._seen):
-            for forget in self._forget:
-                forget(row["workspace_id"])
-            self._seen = row["position"]
+            if row["line"] != self._line:
+                # Postgres went back in time: what is deleted now may stand before what was seen
+                self._line, self._seen = row["line"], 0
+                return await self.forget_new()
+            if row["workspace_id"] is not None:
+                for forget in self._forget:
+                    forget(row["workspace_id"])
+                self._seen = row["position"]
+        return None
 
     async def erase_rows(self, stop: asyncio.Event) -> None:
         """Remove rows step by step, each a transaction of its own, until none are left."""
@@ -94,30 +106,36 @@ class Eraser:
         waiting = await self._fetch(_TO_PURGE)
         if not waiting:
             return
-        lines = [Epoch(row["number"], row["line"]) for row in await self._fetch(_LINES)]
-        for row in waiting:
-            if await self._purged(row["workspace_id"], row["position"], lines):
-                await self._fetch(_PURGED, row["workspace_id"])
-                _log.info("workspace_erased", workspace_id=row["workspace_id"])
-
-    async def _purged(self, workspace_id: str, position: int, lines: Sequence[Epoch]) -> bool:
-        """Whether no line's stream holds anything of it; False while the relay has yet to tell of its end.
-
-        After that there is nothing more to come: no event of it is appended, and its data key is gone.
-        """
-        *past, current = lines
-        try:
-            info = await jetstream.info(self._bus, KEY_LOG.stream_of(current))
-        except StreamMissing:
+        ((number, line),) = await self._fetch(_LINE)
+        current = KEY_LOG.stream_of(Epoch(number, line))
+        # those of lost tellings, too, which a restored log does not know
+        streams = await jetstream.names(self._bus, f"{KEY_LOG.stream}_")
+        if current not in streams:
             # the relay is about to make it, perhaps from before the deletion
-            return False
-        if info.state.last_seq < position:
-            return False
-        for line in (*past, current):
-            with contextlib.suppress(StreamMissing):
-                subject = KEY_LOG.subject_of(line, f"{workspace_id}.>")
-                await jetstream.purge(self._bus, KEY_LOG.stream_of(line), subject)
-        return True
+            return
+        told = (await jetstream.info(self._bus, current)).state.last_seq
+        for row in waiting:
+            if row["position"] > told:
+                # the relay has yet to tell of its end
+                return
+            for stream in streams:
+                with contextlib.suppress(StreamMissing):
+                    await self._purge(stream, row["workspace_id"])
+            await self._fetch(_PURGED, row["workspace_id"])
+            _log.info("workspace_erased", workspace_id=row["workspace_id"])
+
+    async def _purge(self, stream: str, workspace_id: str) -> None:
+        """Leave nothing of it in this stream but that it was deleted, if the stream tells so.
+
+        That word holds ids only, and a log restored to before it has to learn of it from here. It is the last
+        one: no later event of the workspace is appended, and its data key is gone.
+        """
+        own = KEY_LOG.subject_of_any_line(f"{workspace_id}.{workspace_id}")
+        word = await jetstream.last_message(self._bus, stream, own)
+        event = None if word is None else followed(word)
+        kept = word.sequence if word and event and event.type == _DELETED else None
+        subject = KEY_LOG.subject_of_any_line(f"{workspace_id}.>")
+        await jetstream.purge(self._bus, stream, subject, before=kept)
 
     async def _fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
         return await fetch(self._pool, statement, *arguments)

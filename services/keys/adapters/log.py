@@ -1,6 +1,7 @@
 """The log over Postgres: concurrent commands share one call of `ledger.append`, each with its own answer.
 
-One writer task takes all that waits, up to a bound, so that one commit (one fsync) serves many callers.
+One writer task takes all that waits, up to a bound, so that one commit (one fsync) serves many callers. It
+has one group under way: a second would wait for the head until the first one's fsync, in half the size.
 An error of the database has each re-run alone, so that only the one it belongs to is refused; a connection
 lost at COMMIT has each looked up by its id before it is tried again.
 """
@@ -8,7 +9,7 @@ lost at COMMIT has each looked up by its id before it is tried again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -32,6 +33,7 @@ _BY_COMMAND = """
 _POISON = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 _log = structlog.get_logger("keyledger.log")
 _Waiting: TypeAlias = tuple[Command, asyncio.Future[Appended]]
+_Call: TypeAlias = Callable[[Sequence[Command]], Awaitable[Sequence[Any]]]
 
 
 class PostgresLog:
@@ -44,6 +46,8 @@ class PostgresLog:
         """The last commit of this process, which nobody else may have heard of yet."""
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._writer: asyncio.Task[None] | None = None
+        # the writer's own from group to group: to ask the pool each time costs a quarter of its time
+        self._kept: Any = None
 
     async def __aenter__(self) -> PostgresLog:
         self._writer = asyncio.create_task(self._write(), name="log-writer")
@@ -53,6 +57,7 @@ class PostgresLog:
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
+        await self._give_back()
         while not self._queue.empty():
             _, answer = self._queue.get_nowait()
             if not answer.done():
@@ -73,17 +78,18 @@ class PostgresLog:
             while len(group) < MAX_GROUP and not self._queue.empty():
                 group.append(self._queue.get_nowait())
             try:
-                await self._commit(group)
+                await self._commit(group, self._call_kept)
             except Exception as error:
                 # a defect costs its group: without a writer, every later caller would wait for ever
                 _log.error("append_failed", error=type(error).__name__)
             finally:
                 for _, answer in group:
-                    _give(answer, unavailable("outcome_unknown", "The write was interrupted."))
+                    if not answer.done():
+                        answer.set_exception(unavailable("outcome_unknown", "The write was interrupted."))
 
-    async def _commit(self, group: Sequence[_Waiting]) -> None:
+    async def _commit(self, group: Sequence[_Waiting], call: _Call | None = None) -> None:
         try:
-            rows = await self._call([command for command, _ in group])
+            rows = await (call or self._call)([command for command, _ in group])
         except Exception as error:
             await self._failed(group, error)
         else:
@@ -117,25 +123,29 @@ class PostgresLog:
                 await self._commit([waiting])
 
     async def _call(self, commands: Sequence[Command]) -> Sequence[Any]:
-        rows = [command_row(ordinal, command) for ordinal, command in enumerate(commands, 1)]
-        events = [
-            (ordinal, event.type, event.schema_version, event.actor, event.request_id, event.data)
-            for ordinal, command in enumerate(commands, 1)
-            for event in command.events
-        ]
+        connection = await self._acquired()
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
+            return await _sent(connection, commands)
+        finally:
+            await self._pool.release(connection)
+
+    async def _call_kept(self, commands: Sequence[Command]) -> Sequence[Any]:
+        if self._kept is None or _lost(self._kept):
+            await self._give_back()
+            self._kept = await self._acquired()
+        return await _sent(self._kept, commands)
+
+    async def _acquired(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_TIMEOUT)
         except AWAY:
             # nothing was sent, so nothing was written
             raise postgres_away() from None
-        try:
-            return await connection.fetch(_APPEND, rows, events)
-        except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
-            # the pool would ask the silent server to stop, and wait for its answer
-            connection.terminate()
-            raise
-        finally:
-            await self._pool.release(connection)
+
+    async def _give_back(self) -> None:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            await self._pool.release(kept)
 
     async def _settle(self, command: Command, answer: asyncio.Future[Appended]) -> None:
         """The connection broke, perhaps at the commit: find out what became of the command."""
@@ -167,6 +177,29 @@ class PostgresLog:
     async def _committed(self, command: Command) -> Appended | None:
         rows = await fetch(self._pool, _BY_COMMAND, command.command_id)
         return _appended(rows[0]) if rows else None
+
+
+async def _sent(connection: Any, commands: Sequence[Command]) -> Sequence[Any]:
+    rows = [command_row(ordinal, command) for ordinal, command in enumerate(commands, 1)]
+    events = [
+        (ordinal, event.type, event.schema_version, event.actor, event.request_id, event.data)
+        for ordinal, command in enumerate(commands, 1)
+        for event in command.events
+    ]
+    try:
+        return await connection.fetch(_APPEND, rows, events)
+    except (TimeoutError, asyncio.CancelledError, asyncpg.InternalClientError):
+        # the pool would ask the silent server to stop, and wait for its answer
+        connection.terminate()
+        raise
+
+
+def _lost(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        # the pool has taken it back
+        return True
 
 
 def command_row(ordinal: int, command: Command) -> tuple[Any, ...]:

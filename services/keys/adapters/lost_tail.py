@@ -6,7 +6,7 @@ Read before anything is locked, for it may be long; whoever acts on it looks at 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -58,7 +58,7 @@ async def read_lost_tail(bus: Bus, stream: str, end: StreamEnd, log: LogNow, hea
     for first in range(max(shared + 1, held_from), end.position + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, end.position + 1))
         messages = await asyncio.gather(*(jetstream.message(bus, stream, number) for number in numbers))
-        events = [_followed(message) for message in messages if message is not None]
+        events = [followed(message) for message in messages if message is not None]
         unreadable += events.count(None)
         lost = [event for event in events if event is not None]
         new = {event.stream_id for event in lost} - known
@@ -77,7 +77,8 @@ async def read_lost_tail(bus: Bus, stream: str, end: StreamEnd, log: LogNow, hea
 async def later_lines(bus: Bus, old: Epoch, known: Collection[bytes], log: LogNow) -> list[Epoch]:
     """Tellings that came after `old` and that a log restored to before them does not know any more.
 
-    Other logs may be on the same broker: a telling of this one begins where this one, or a lost one, was.
+    Other logs may be on the same broker: a telling of this one names the line it went on from, or begins
+    where this one, or a lost one, was.
     """
     found = [old]
     streams = {
@@ -87,16 +88,25 @@ async def later_lines(bus: Bus, old: Epoch, known: Collection[bytes], log: LogNo
     for epoch, metadata in sorted(
         ((epoch, metadata) for epoch, metadata in lines if epoch is not None), key=lambda line: line[0].number
     ):
-        base = int(metadata.get("base_position", "0"))
-        if epoch.number <= old.number or epoch.line in known or not base:
+        if epoch.number <= old.number or epoch.line in known:
             continue
-        hashes = [(await log.hash_at(base) or b"").hex()]
-        for line in found:
-            message = await jetstream.message(bus, KEY_LOG.stream_of(line), base)
-            hashes.append(message.headers.get("Kl-Hash", "") if message is not None else "")
-        if metadata.get("base_hash") in hashes:
+        # where it began may be a hole by now, so its own word comes first
+        named = metadata.get("previous_line") in [line.line.hex() for line in found]
+        if named or await _begins_in(bus, metadata, found, log):
             found.append(epoch)
     return found[1:]
+
+
+async def _begins_in(bus: Bus, metadata: Mapping[str, str], lines: Iterable[Epoch], log: LogNow) -> bool:
+    """Whether the log, or the stream of one of these lines, has the hash that a stream begins behind."""
+    base = int(metadata.get("base_position", "0"))
+    if not base:
+        return False
+    hashes = [(await log.hash_at(base) or b"").hex()]
+    for line in lines:
+        message = await jetstream.message(bus, KEY_LOG.stream_of(line), base)
+        hashes.append(message.headers.get("Kl-Hash", "") if message is not None else "")
+    return metadata.get("base_hash") in hashes
 
 
 def _epoch(metadata: Mapping[str, str]) -> Epoch | None:
@@ -122,7 +132,8 @@ async def _shared(bus: Bus, stream: str, held: range, log: LogNow, head_position
     return min(low, head_position)
 
 
-def _followed(message: StoredMessage) -> Followed | None:
+def followed(message: StoredMessage) -> Followed | None:
+    """The event that this message of a stream of the key log tells, None when it cannot be read."""
     try:
         return msgspec.msgpack.decode(message.body, type=Followed)
     except (msgspec.MsgspecError, UnicodeDecodeError):

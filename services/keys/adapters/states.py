@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyledger.events import Epoch, Recorded
@@ -54,6 +54,13 @@ _EVENTS = f"""
          WHERE e.workspace_id = $1 AND e.position > $3 AND ($2::text IS NULL OR e.stream_id = $2)
          ORDER BY e.position LIMIT $4) e ON true
 """  # noqa: S608
+_EVENTS_BEHIND = """
+    SELECT e.* FROM unnest($2::text[], $3::bigint[]) AS asked (stream_id, version) CROSS JOIN LATERAL (
+        SELECT * FROM ledger.event e
+         WHERE e.stream_id = asked.stream_id AND e.version > asked.version AND e.position <= $4
+         ORDER BY e.version LIMIT $5) e
+     WHERE e.workspace_id = $1 ORDER BY e.position LIMIT $5
+"""
 _POSITION_AT = "SELECT ledger.position_at($1)"
 _MOMENT_OF = "SELECT at FROM ledger.event WHERE position = $1"
 _SYSTEM = """
@@ -119,6 +126,15 @@ class PostgresStates:
         """Events of a workspace, or of one of its streams, oldest first."""
         rows = await self._fetch(_EVENTS, workspace_id, stream_id, after, limit)
         return [recorded(row, b"") for row in rows if row["stream_id"]], _head(rows[0])
+
+    async def events_behind(
+        self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
+    ) -> Sequence[Recorded]:
+        """Events of these streams behind the version given for each, up to a position, oldest first."""
+        rows = await self._fetch(
+            _EVENTS_BEHIND, workspace_id, list(versions), list(versions.values()), until, limit
+        )
+        return [recorded(row, b"") for row in rows]
 
     async def position_at(self, moment: int) -> int:
         """The last position at or before `moment` (µs), 0 before the first."""

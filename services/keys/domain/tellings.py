@@ -84,8 +84,12 @@ def in_parts(denials: Sequence[LostDenial]) -> list[tuple[LostDenial, ...]]:
 
 
 def refused(lost: Iterable[LostDenial], secret: int, now: int) -> bool:
-    """Whether this secret of the key may not be used, by what was lost of it, at `now` (µs)."""
+    """Whether this secret of the key may not manage anything, by what was lost of it, at `now` (µs).
+
+    A suspended workspace is still managed.
+    """
     return any(
         (denial.secret is None or denial.secret == secret) and (denial.since is None or denial.since <= now)
         for denial in lost
+        if denial.what != "suspended"
     )

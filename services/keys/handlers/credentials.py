@@ -35,11 +35,11 @@ class Credentials:
         now = self._clock.now()
         if holder is None or not holder.secret.valid(now) or holder.key.status(now) != "active":
             raise invalid_api_key()
-        if refused(await self._epochs.lost(holder.key.id), holder.secret.version, now):
+        key = holder.key
+        if refused(await self._epochs.lost(key.id, key.workspace_id), holder.secret.version, now):
             # the log was restored to before this key was denied, and nobody has accepted that yet
             raise invalid_api_key()
         self._proofs.settle(holder, request_id)
-        key = holder.key
         if key.allowed_ips is not None and not _within(ip, key.allowed_ips):
             raise insufficient_permissions("This key may not be used from this address.")
         return Principal(key.id, key.workspace_id, frozenset(key.scopes))

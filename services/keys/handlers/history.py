@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from keyledger import events
+from keyledger.errors import not_found
 from keyledger.events import Event, Recorded, Unknown
 from keyledger.server.seal import SealBroken, Sealer, open_text
 from services.keys.ports import HeadNow, States
@@ -24,9 +25,25 @@ class History:
     ) -> tuple[Sequence[tuple[Recorded, Event | Unknown]], HeadNow]:
         """Events after a position, oldest first. What was sealed under a destroyed key stays closed."""
         found, head = await self._states.events(workspace_id, stream_id, after=after, limit=limit)
-        wrapped = await self._states.data_key(workspace_id) if found else None
-        data_key = None if wrapped is None else self._sealer.unwrap(workspace_id, wrapped)
+        data_key = await self._data_key(workspace_id) if found else None
         return [(recorded, open_event(recorded, data_key)) for recorded in found], head
+
+    async def behind(
+        self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
+    ) -> Sequence[tuple[Recorded, Event | Unknown]]:
+        """Events of these streams behind the version given for each, up to a position, oldest first.
+
+        `not_found` when the workspace was deleted.
+        """
+        found = await self._states.events_behind(workspace_id, versions, until=until, limit=limit)
+        data_key = await self._data_key(workspace_id)
+        if data_key is None:
+            raise not_found()
+        return [(recorded, open_event(recorded, data_key)) for recorded in found]
+
+    async def _data_key(self, workspace_id: str) -> bytes | None:
+        wrapped = await self._states.data_key(workspace_id)
+        return None if wrapped is None else self._sealer.unwrap(workspace_id, wrapped)
 
 
 def open_event(recorded: Recorded, data_key: bytes | None) -> Event | Unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -51,43 +51,51 @@ class TimeTravel:
 
     async def key(self, workspace_id: str, key_id: str, then: Then) -> Key:
         """The key as it was; `not_found` before it was created."""
-        key: Key | None = None
-        async for recorded, event in self._until(workspace_id, key_id, then):
-            key = evolve(key, event, _context(recorded))
-        if key is None:
+        keys = await self._folded(workspace_id, [key_id], then.position)
+        if key_id not in keys:
             raise not_found()
-        return key
+        return keys[key_id]
 
     async def keys(
         self, workspace_id: str, wanted: KeyFilter, then: Then, *, before: int | None, limit: int
     ) -> Sequence[tuple[int, Key]]:
-        """Keys as they were, with the position at which each was created, newest first."""
-        created: dict[str, int] = {}
-        keys: dict[str, Key] = {}
-        async for recorded, event in self._until(workspace_id, None, then):
-            created.setdefault(recorded.stream_id, recorded.position)
-            keys[recorded.stream_id] = evolve(keys.get(recorded.stream_id), event, _context(recorded))
-        found = [
-            (created[key_id], key)
-            for key_id, key in keys.items()
-            if _matches(key, wanted, then.at) and (before is None or created[key_id] < before)
-        ]
-        return sorted(found, key=lambda pair: -pair[0])[:limit]
+        """Keys as they were, with the position at which each was created, newest first.
 
-    async def _until(
-        self, workspace_id: str, stream_id: str | None, then: Then
-    ) -> AsyncGenerator[tuple[Recorded, KeyEvent], None]:
-        after = 0
-        while True:
-            page, _ = await self._history.read(workspace_id, stream_id, after=after, limit=_PAGE)
+        When and in which environment a key was created never changes, and a revoked one stays so: today's
+        states tell which keys may be shown, and only these are folded, without another filter no more than
+        are answered.
+        """
+        revoked = wanted.status if wanted.status == "revoked" else None
+        lasting = KeyFilter(then.at, environment=wanted.environment, status=revoked)
+        end = then.position + 1 if before is None else min(before, then.position + 1)
+        found: list[tuple[int, Key]] = []
+        many = limit
+        while len(found) < limit:
+            page, _ = await self._states.keys(workspace_id, lasting, before=end, limit=many)
+            keys = await self._folded(workspace_id, [stored.stream_id for stored in page], then.position)
+            found += [
+                (stored.created_position, key)
+                for stored in page
+                if (key := keys.get(stored.stream_id)) is not None and _matches(key, wanted, then.at)
+            ]
+            if len(page) < many:
+                break
+            end, many = page[-1].created_position, min(2 * many, _PAGE)
+        return found[:limit]
+
+    async def _folded(self, workspace_id: str, key_ids: Sequence[str], until: int) -> Mapping[str, Key]:
+        """These keys as they were at a position; those that came later are left out."""
+        versions = dict.fromkeys(key_ids, 0)
+        keys: dict[str, Key] = {}
+        while versions:
+            page = await self._history.behind(workspace_id, versions, until=until, limit=_PAGE)
             for recorded, event in page:
-                if recorded.position > then.position:
-                    return
+                versions[recorded.stream_id] = recorded.version
                 if isinstance(event, KeyEvent):
-                    yield recorded, event
+                    keys[recorded.stream_id] = evolve(keys.get(recorded.stream_id), event, _context(recorded))
             if len(page) < _PAGE:
-                return
-            after = page[-1][0].position
+                break
+        return keys
 
 
 def _context(recorded: Recorded) -> Context:

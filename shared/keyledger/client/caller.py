@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -19,6 +20,8 @@ from msgspec import UNSET
 from keyledger.token import Secret
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+PAGE = 200
+"""Items a page, the most that the contract allows."""
 _IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 _PASSING = frozenset({429, 502, 503, 504})
 T = TypeVar("T")
@@ -141,6 +144,13 @@ class Caller:
         if if_match is not None:
             headers["If-Match"] = if_match
         return headers
+
+
+def workspace_path(workspace_id: str, *rest: str) -> str:
+    """A path below a workspace; what stands in an id cannot leave its segment."""
+    if not {workspace_id, *rest}.isdisjoint((".", "..", "")):
+        raise ValueError("not an id")
+    return "/v1/workspaces/" + "/".join(quote(part, safe="") for part in (workspace_id, *rest))
 
 
 def _content(body: Mapping[str, Any]) -> bytes:

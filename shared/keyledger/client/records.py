@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from keyledger.events import RateLimit
+from keyledger.events import Environment, RateLimit
 from keyledger.token import Secret
 
 
@@ -26,6 +27,14 @@ class Workspace(Struct, frozen=True, kw_only=True):
     quota: Any = None
     position: int | None = None
     epoch: str | None = None
+
+
+class DeletedWorkspace(Struct, frozen=True, kw_only=True):
+    """A workspace that was deleted at this position; what was kept of it is being erased."""
+
+    id: str
+    position: int
+    epoch: str
 
 
 class SecretHint(Struct, frozen=True, kw_only=True):
@@ -71,6 +80,46 @@ class RotatedKey(CreatedKey, frozen=True, kw_only=True):
     previous_valid_until: datetime | None = None
 
 
+class ForeignKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key that another system made, to be taken over: give exactly one of `sha256` and `plaintext`.
+
+    `sha256` is of the token, in hex or base64; `plaintext` the token itself (at most 100 a call). Both are
+    kept as `Secret`.
+    """
+
+    name: str
+    environment: Environment
+    sha256: str | Secret | None = None
+    plaintext: str | Secret | None = None
+    scopes: tuple[str, ...] = ("*",)
+    expires_at: datetime | None = None
+    allowed_ips: tuple[str, ...] | None = None
+    rate_limit: RateLimit | None = None
+    external_id: str | None = None
+    metadata: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for field in ("sha256", "plaintext"):
+            if isinstance(text := getattr(self, field), str):
+                msgspec.structs.force_setattr(self, field, Secret(text))
+
+
+class ImportedKey(Struct, frozen=True, kw_only=True):
+    """A key that was taken over, and its place in the request, from 0."""
+
+    index: int
+    status: str
+    key: Key
+
+
+class ImportedKeys(Struct, frozen=True, kw_only=True):
+    """The keys that were taken over, in the order of the request; where the last of them stands."""
+
+    results: tuple[ImportedKey, ...]
+    position: int
+    epoch: str
+
+
 class Applied(Struct, frozen=True):
     """A verifier that refuses the key by now, and how many milliseconds that took."""
 
@@ -102,6 +151,31 @@ class KeyEvent(Struct, frozen=True, kw_only=True):
     actor: str
     request_id: str
     data: dict[str, Any]
+
+
+class LogEpoch(Struct, frozen=True):
+    """Which telling of the log this is; `line` is in hex."""
+
+    number: int
+    line: str
+
+
+class LogHead(Struct, frozen=True, kw_only=True):
+    """The end of the log: everything committed is at this position or before it; `hash` is in hex."""
+
+    epoch: LogEpoch
+    position: int
+    hash: str
+    writable: bool
+    nonce: str = ""
+
+
+class Authorized(Struct, frozen=True, kw_only=True):
+    """Who the credential is, and what it may do in this workspace."""
+
+    principal: str
+    workspace_id: str
+    scopes: tuple[str, ...]
 
 
 class UsageCount(Struct, frozen=True):

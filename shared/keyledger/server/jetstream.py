@@ -177,9 +177,17 @@ async def delete(bus: Bus, name: str) -> None:
     await _ask(bus, f"STREAM.DELETE.{name}", None, _Answer)
 
 
-async def purge(bus: Bus, name: str, subject: str = "") -> int:
-    """Remove the messages of this subject (wildcards allowed; empty: all) and count them."""
-    question = {"filter": subject} if subject else {}
+async def purge(bus: Bus, name: str, subject: str = "", *, before: int | None = None) -> int:
+    """Remove the messages of this subject (wildcards allowed; empty: all) and count them.
+
+    Only those at sequences below `before`, if it is given. The sequences of all others stay as they are.
+    """
+    if before is not None and before <= 1:
+        # the server takes these for no bound at all, and there is nothing below them
+        return 0
+    question: dict[str, Any] = {"filter": subject} if subject else {}
+    if before is not None:
+        question["seq"] = before
     return (await _ask(bus, f"STREAM.PURGE.{name}", question, _Purged)).purged
 
 
@@ -188,8 +196,11 @@ async def message(bus: Bus, name: str, sequence: int) -> StoredMessage | None:
     return await _message(bus, name, {"seq": sequence})
 
 
-async def last_message(bus: Bus, name: str, subject: str = ">") -> StoredMessage | None:
-    """The newest message of this subject (wildcards allowed), None when there is none."""
+async def last_message(bus: Bus, name: str, subject: str) -> StoredMessage | None:
+    """The newest message of this subject, None when there is none.
+
+    Wildcards are allowed, but `>` alone is answered from the last sequence, whether or not it is purged.
+    """
     return await _message(bus, name, {"last_by_subj": subject})
 
 

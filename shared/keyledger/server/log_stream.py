@@ -57,6 +57,10 @@ class LogNames(Struct, frozen=True):
         """The subject that an event of this line is stored under."""
         return f"{self.subject}.{epoch.line.hex()}" + (f".{tail}" if tail else "")
 
+    def subject_of_any_line(self, tail: str) -> str:
+        """The subjects that events of this tail are stored under, whatever their line is."""
+        return f"{self.subject}.*.{tail}"
+
     def live_subject_of(self, epoch: Epoch, tail: str = "") -> str:
         """The subject that subscribers see it under, once it is stored."""
         return f"{self.live}.{epoch.line.hex()}" + (f".{tail}" if tail else "")
@@ -91,6 +95,8 @@ class LogStream:
         self._bus = bus
         self._names = names
         self._limits = limits
+        self._every = ">" if names.tails else ""
+        self._subject = names.subject_of(epoch, self._every)
 
     async def end(self) -> StreamEnd:
         """Where it ends now, or `StreamMissing`."""
@@ -99,25 +105,30 @@ class LogStream:
         if info.state.messages:
             # an erased workspace may have had the last word; an older message tells as much of the past
             last = await jetstream.message(self._bus, self.name, position)
-            last = last or await jetstream.last_message(self._bus, self.name)
+            last = last or await jetstream.last_message(self._bus, self.name, self._subject)
         if last is not None:
             return StreamEnd(position, last.sequence, _hash(last.headers.get("Kl-Hash", "")))
         base = info.metadata.get("base_position", "0")
         return StreamEnd(position, int(base), _hash(info.metadata.get("base_hash", "")))
 
-    async def create(self, head: SourceHead) -> bool:
-        """Create it, empty, its first sequence the position after `head`; False when it is there."""
-        every = ">" if self._names.tails else ""
-        subject = self._names.subject_of(self.epoch, every)
+    async def create(self, head: SourceHead, *, previous: bytes = b"") -> bool:
+        """Create it, empty, its first sequence the position after `head`; False when it is there.
+
+        `previous` is the line that this one went on from, where whoever creates it knows.
+        """
         config = StreamConfig(
             name=self.name,
-            subjects=(subject,),
-            republish={"src": subject, "dest": self._names.live_subject_of(self.epoch, every)},
+            subjects=(self._subject,),
+            republish={
+                "src": self._subject,
+                "dest": self._names.live_subject_of(self.epoch, self._every),
+            },
             metadata={
                 "epoch_number": str(self.epoch.number),
                 "epoch_line": self.epoch.line.hex(),
                 "base_position": str(head.position),
                 "base_hash": head.hash.hex(),
+                **({"previous_line": previous.hex()} if previous else {}),
             },
             first_seq=head.position + 1,
             num_replicas=self._limits.num_replicas,

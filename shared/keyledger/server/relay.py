@@ -95,6 +95,7 @@ class Relay:
         self.published = 0
         self.last_position = 0
         self.backlog = 0
+        """Events that are not known to be on the bus: it grows with the log while the bus is away."""
         self.retries = 0
         self.regressions = 0
         self.streams_created = 0
@@ -147,6 +148,7 @@ class Relay:
         except _Regressed as error:
             await self._regressed(error.regression, stop)
         except Exception as error:  # whatever the source or the broker may raise, the relay goes on
+            await self._measure()
             await self._failed(f"{type(error).__name__}: {error}", stop)
         else:
             self._failures = 0
@@ -178,6 +180,11 @@ class Relay:
             # not our own commit, so its own relay may have published it: look before trying
             self._end = None
         return self.backlog > 0
+
+    async def _measure(self) -> None:
+        """Take the backlog after a step that failed; without the log, which then does not grow, it stays."""
+        with contextlib.suppress(Exception):
+            self.backlog = max(0, (await self._source.head()).position - self.last_position)
 
     async def _page_from(self, end: StreamEnd) -> Sequence[Outgoing]:
         """The stream's last event as the log has it, and what follows, both of one snapshot."""

@@ -32,10 +32,9 @@ def lost_of_key(old: KeyRecord, new: KeyRecord) -> Denials:
         lost("unreadable")
     if old.expires_at is not None and _later(new.expires_at, old.expires_at):
         lost("expired", since=old.expires_at)
-    ended = {secret.version: secret.valid_until for secret in old.secrets}
     for secret in new.secrets:
-        end = ended.get(secret.version)
-        if end is not None and _later(secret.valid_until, end) and _same(secret, old):
+        end = _end_of(secret, old)
+        if end is not None and _later(secret.valid_until, end):
             lost("retired", secret=secret.version, since=end)
     return tuple(found)
 
@@ -90,12 +89,17 @@ def _later(end: int | None, than: int) -> bool:
     return end is None or end > than
 
 
-def _same(secret: SecretRecord, old: KeyRecord) -> bool:
-    """Whether the secret is the old telling's of this version, and not one made after the restore."""
-    before = next(each for each in old.secrets if each.version == secret.version)
+def _end_of(secret: SecretRecord, old: KeyRecord) -> int | None:
+    """When the old telling ended this secret; None when it did not, or does not know it."""
+    before = next((each for each in old.secrets if each.version == secret.version), None)
+    if before is None:
+        # so long a history has dropped its oldest secrets, which had ended before those that it kept
+        oldest = old.secrets[-1]
+        return oldest.valid_until if secret.version < oldest.version else None
     # with no pepper in common they cannot be told apart, and then it is refused
     common = before.digests.keys() & secret.digests.keys()
-    return not common or any(before.digests[pepper] == secret.digests[pepper] for pepper in common)
+    same = not common or any(before.digests[pepper] == secret.digests[pepper] for pepper in common)
+    return before.valid_until if same else None
 
 
 def _ended(secret: SecretRecord, denial: LostDenial) -> SecretRecord:

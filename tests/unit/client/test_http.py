@@ -11,6 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from keyledger.client.http import KeyledgerClient, KeyledgerError, VerifierClient
+from keyledger.client.records import ForeignKey
 from keyledger.events import RateLimit
 
 TOKEN = "cvtk_live_management"
@@ -137,6 +138,80 @@ async def test_rotate_and_revoke_go_to_their_addresses(client: KeyledgerClient, 
     assert revoked.receipt.applied[0].verifier == "v"
     assert service.body == {"reason": "leaked", "wait": 5}
     assert service.last.extensions["timeout"]["read"] == 10.0
+
+
+async def test_what_changes_a_key_may_name_the_version_it_means(
+    client: KeyledgerClient, service: Service
+) -> None:
+    service.then(201, {**KEY_BODY, "key": "t"}).then(200, KEY_BODY).then(
+        200, {"id": WS, "position": 9, "epoch": "1-ab"}
+    )
+    await client.keys.rotate(WS, KEY, overlap_seconds=60, retire="on_first_use", if_match='"3"')
+    assert service.body == {"overlap_seconds": 60, "retire": "on_first_use"}
+    await client.keys.revoke(WS, KEY, if_match='"4"')
+    await client.workspaces.delete(WS, if_match='"5"')
+    assert [request.headers["If-Match"] for request in service.requests] == ['"3"', '"4"', '"5"']
+
+
+async def test_foreign_keys_are_imported_without_being_shown(
+    client: KeyledgerClient, service: Service
+) -> None:
+    foreign = [
+        ForeignKey(name="a", environment="live", plaintext="sk-1", metadata={"a": "b"}),
+        ForeignKey(
+            name="b", environment="test", sha256="ab" * 32, scopes=("x",), rate_limit=RateLimit(5, 60),
+            expires_at=datetime(2030, 1, 1, tzinfo=UTC),
+        ),
+    ]  # fmt: skip
+    assert "sk-1" not in repr(foreign)
+    assert "abab" not in repr(foreign)
+    service.then_raise(httpx2.ReadTimeout).then(
+        201,
+        {
+            "results": [{"index": place, "status": "created", "key": KEY_BODY} for place in range(2)],
+            "position": 7,
+            "epoch": "1-ab",
+        },
+    )
+    done = await client.keys.import_foreign(WS, foreign)
+    assert [(one.index, one.status, one.key.id) for one in done.results] == [
+        (0, "created", KEY), (1, "created", KEY),
+    ]  # fmt: skip
+    assert (done.position, done.epoch) == (7, "1-ab")
+    assert service.last.url.path == f"/v1/workspaces/{WS}/keys/import"
+    assert service.body == {
+        "keys": [
+            {"name": "a", "environment": "live", "plaintext": "sk-1", "metadata": {"a": "b"}},
+            {
+                "name": "b", "environment": "test", "sha256": "ab" * 32, "scopes": ["x"],
+                "rate_limit": {"limit": 5, "window_seconds": 60}, "expires_at": "2030-01-01T00:00:00Z",
+            },
+        ]
+    }  # fmt: skip
+    assert len({request.headers["Idempotency-Key"] for request in service.requests}) == 1
+    assert service.last.extensions["timeout"]["read"] == pytest.approx(5.2)
+
+
+async def test_a_workspace_is_deleted_and_its_place_told(client: KeyledgerClient, service: Service) -> None:
+    service.then(503, {"error": "unavailable"}).then(202, {"id": WS, "position": 9, "epoch": "1-ab"})
+    gone = await client.workspaces.delete(WS)
+    assert (gone.id, gone.position, gone.epoch) == (WS, 9, "1-ab")
+    assert (service.last.method, service.last.url.path) == ("DELETE", f"/v1/workspaces/{WS}")
+    assert not service.last.content
+
+
+async def test_the_head_and_one_s_own_rights_are_asked_for(client: KeyledgerClient, service: Service) -> None:
+    head = {"epoch": {"number": 2, "line": "ab" * 8}, "position": 9, "hash": "cd" * 32, "writable": True}
+    service.then(200, {**head, "nonce": "n"}).then(200, {**head, "nonce": ""})
+    told = await client.head(nonce="n")
+    assert (told.epoch.number, told.epoch.line, told.position) == (2, "ab" * 8, 9)
+    assert (told.hash, told.writable, told.nonce) == ("cd" * 32, True, "n")
+    await client.head()
+    assert [dict(request.url.params) for request in service.requests] == [{"nonce": "n"}, {}]
+    service.then(200, {"principal": KEY, "workspace_id": WS, "scopes": ["keyledger:keys:read"]})
+    rights = await client.authorize(WS, "keyledger:keys:read")
+    assert (rights.principal, rights.scopes) == (KEY, ("keyledger:keys:read",))
+    assert service.body == {"workspace_id": WS, "scope": "keyledger:keys:read"}
 
 
 async def test_a_refusal_keeps_all_that_was_told(client: KeyledgerClient, service: Service) -> None:

@@ -30,6 +30,9 @@ class Pool:
     async def release(self, connection: object, *, timeout: float | None = None) -> None:
         del connection, timeout
 
+    def is_closed(self) -> bool:
+        return False
+
     async def fetch(self, *_: object, **__: object) -> list[dict[str, Any]]:
         if self.errors:
             raise self.errors.pop(0)

@@ -72,7 +72,13 @@ def test_a_key_that_the_newer_one_never_knew_is_nobody_s_loss(parted: Parted) ->
 
 def test_a_deleted_workspace_is_lost_whole(parted: Parted) -> None:
     parted.old.append(WORKSPACE, WorkspaceDeleted())
-    assert LostDenial(WORKSPACE, "deleted") in parted.denials()
+    assert parted.denials() == [LostDenial(WORKSPACE, "deleted")]
+
+
+def test_a_workspace_that_was_deleted_again_is_not_lost(parted: Parted) -> None:
+    parted.old.append(WORKSPACE, WorkspaceDeleted())
+    parted.new.append(WORKSPACE, WorkspaceDeleted())
+    assert parted.denials() == []
 
 
 def test_what_an_earlier_restore_lost_is_lost_again_unless_it_was_accepted(parted: Parted) -> None:
@@ -100,6 +106,9 @@ def test_a_long_list_is_told_in_parts() -> None:
         (LostDenial(WORKSPACE, "retired", KEY, 2, START), False),
         (LostDenial(WORKSPACE, "expired", KEY, since=START), True),
         (LostDenial(WORKSPACE, "expired", KEY, since=START + 1), False),
+        (LostDenial(WORKSPACE, "deleted"), True),
+        (LostDenial(WORKSPACE, "unreadable"), True),
+        (LostDenial(WORKSPACE, "suspended"), False),
     ],
 )
 def test_a_lost_denial_holds_for_its_secret_from_its_moment_on(denial: LostDenial, *, holds: bool) -> None:

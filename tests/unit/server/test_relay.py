@@ -211,6 +211,51 @@ async def test_a_pause_ends_when_the_broker_is_back() -> None:
         await until(reached(relay, 0))
 
 
+async def test_the_backlog_grows_with_the_log_while_the_bus_is_away() -> None:
+    bus, log = MemoryJetStream(), MemoryLog()
+    log.append(5)
+    relay = relay_of(bus, log)
+
+    def is_behind(events: int) -> Callable[[], Awaitable[bool]]:
+        async def behind() -> bool:
+            return relay.backlog == events
+
+        return behind
+
+    async with running(relay):
+        await until(reached(relay, 5))
+        bus.connected = False
+        log.append(3)
+        relay.kick()
+        await until(is_behind(3))
+        log.append(4)
+        await until(is_behind(7))
+        failures = relay.retries
+        log.fail = OSError("the log is away, too")
+
+        async def failed_again() -> bool:
+            return relay.retries > failures + 3
+
+        await until(failed_again)
+        assert relay.backlog == 7, "what is known stays"
+        log.fail, bus.connected = None, True
+        await until(is_behind(0))
+    assert stream_of(bus, log).last == 12
+
+
+async def test_a_relay_that_never_reached_the_bus_is_behind_by_the_whole_log() -> None:
+    bus, log = MemoryJetStream(), MemoryLog()
+    bus.connected = False
+    log.append(6)
+    relay = relay_of(bus, log)
+    async with running(relay):
+
+        async def behind() -> bool:
+            return relay.backlog == 6
+
+        await until(behind)
+
+
 def test_the_names_on_the_broker() -> None:
     assert KEY_LOG.stream_of(EPOCH) == "KEYS_0123456789abcdef"
     assert KEY_LOG.subject_of(EPOCH, "ws_a.key_b") == "kl.ev.0123456789abcdef.ws_a.key_b"

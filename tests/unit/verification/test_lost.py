@@ -6,10 +6,31 @@ from typing import Any
 
 import pytest
 
-from keyledger.events import EpochAccepted, EpochStarted, KeyChanged, KeyRevoked, LostDenial, WorkspaceChanged
-from keyledger.verification.projection import KeyRecord
+from keyledger.events import (
+    EpochAccepted,
+    EpochStarted,
+    KeyChanged,
+    KeyRevoked,
+    LostDenial,
+    WorkspaceChanged,
+    WorkspaceDeleted,
+)
+from keyledger.token import parse
+from keyledger.verification.limits import FixedWindow
+from keyledger.verification.lost import lost_of_key
+from keyledger.verification.projection import KEPT_SECRETS, KeyRecord
 from keyledger.verification.store import MemoryStore
-from tests.support.followed_log import START, WORKSPACE, FollowedLog, key_created, key_id, key_rotated
+from keyledger.verification.verdict import NOT_FOUND, REVOKED, VALID, Needs, judge
+from tests.support.followed_log import (
+    PEPPERS,
+    START,
+    WORKSPACE,
+    FollowedLog,
+    key_created,
+    key_id,
+    key_rotated,
+    token,
+)
 from tests.support.followed_log import workspace_created as created
 
 KEY = key_id(1)
@@ -122,6 +143,18 @@ def test_a_secret_made_after_the_restore_is_not_taken_for_a_retired_one() -> Non
     assert first.valid_until == START
 
 
+def test_nor_is_one_that_the_older_telling_never_had_so_many_of() -> None:
+    log = logged()
+    again = log.restored(log.position)
+    log.append(KEY, key_rotated(1, 2, START))
+    for secret in (8, 9):
+        again.append(KEY, key_rotated(1, secret, START))
+    store = folded(log)
+    store.swap(folded(again))
+    newest = record(store).secrets[0]
+    assert (newest.version, newest.valid_until) == (3, None)
+
+
 def test_a_suspended_workspace_is_suspended_still() -> None:
     log = logged()
     again = restored(log, log.position, LostDenial(WORKSPACE, "suspended"))
@@ -133,6 +166,70 @@ def test_a_suspended_workspace_is_suspended_still() -> None:
         assert workspace is not None
         assert workspace.suspended
         assert not workspace.unreadable
+
+
+def code(store: MemoryStore) -> str:
+    """What a holder of the key's first secret is told."""
+    text, found, workspace = token(1), store.get(KEY), store.workspace(WORKSPACE)
+    how: Any = {"peppers": PEPPERS, "limits": FixedWindow(), "now": START}
+    return judge(parse(text), text, found, workspace, Needs(), **how).code
+
+
+def test_the_keys_of_a_deleted_workspace_are_unknown_still_until_that_is_accepted() -> None:
+    log = logged()
+    again = restored(log, log.position, LostDenial(WORKSPACE, "deleted"))
+    assert code(folded(log)) == VALID
+    log.append(WORKSPACE, WorkspaceDeleted())
+    assert code(folded(log)) == NOT_FOUND
+    was_there, young = folded(log), folded(again)
+    was_there.swap(folded(log.restored(2)))
+    both = folded(log)
+    both.swap(folded(again))
+    for store in (was_there, young, both):
+        assert code(store) == NOT_FOUND
+    # nor does a change of it meanwhile make it known
+    again.append(KEY, KeyChanged(scopes=("other",)))
+    again.append(WORKSPACE, WorkspaceChanged(suspended=False))
+    accepted = [*again.events[-2:], again.append("epochs", EpochAccepted(again.epoch.number))]
+    for event in accepted:
+        assert code(young) == code(both) == NOT_FOUND
+        for store in (young, both):
+            store.apply(event)
+    assert code(young) == code(both) == VALID
+
+
+def test_a_workspace_deleted_again_before_the_acceptance_stays_deleted_after_it() -> None:
+    log = logged()
+    again = restored(log, log.position, LostDenial(WORKSPACE, "deleted"))
+    again.append(WORKSPACE, WorkspaceDeleted())
+    store = folded(again)
+    assert code(store) == NOT_FOUND
+    store.apply(again.append("epochs", EpochAccepted(again.epoch.number)))
+    assert code(store) == NOT_FOUND
+    assert store.get(KEY) is None
+
+
+def test_a_secret_retired_so_long_ago_that_its_record_is_gone_is_refused_still() -> None:
+    log = logged()
+    again = log.restored(log.position)
+    for secret in range(2, KEPT_SECRETS + 3):
+        log.append(KEY, key_rotated(1, secret, START))
+    store = folded(log)
+    assert code(store) == NOT_FOUND
+    store.swap(folded(again))
+    assert code(store) == REVOKED
+
+
+def test_a_secret_that_both_tellings_retired_is_nothing_lost() -> None:
+    log = logged()
+    for secret in range(2, KEPT_SECRETS + 3):
+        log.append(KEY, key_rotated(1, secret, START))
+    again = log.restored(log.position)
+    plain = record(folded(again))
+    log.append(KEY, key_rotated(1, KEPT_SECRETS + 3, START))
+    assert lost_of_key(record(folded(log)), plain) == (
+        LostDenial(WORKSPACE, "retired", KEY, plain.secrets[0].version, START),
+    )
 
 
 def test_denials_are_carried_over_any_number_of_restores() -> None:
