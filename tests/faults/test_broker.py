@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import time
@@ -190,7 +191,13 @@ async def purge(bus: Bus, stream: str) -> None:
     await jetstream.purge(bus, stream)
 
 
-@pytest.mark.parametrize("harm", [purge, pytest.param(jetstream.delete, marks=pytest.mark.long)])
+async def delete(bus: Bus, stream: str) -> None:
+    """The stream is gone, if it had come back since the last time: that of the uses is looked at more rarely."""
+    with contextlib.suppress(jetstream.StreamMissing):
+        await jetstream.delete(bus, stream)
+
+
+@pytest.mark.parametrize("harm", [purge, pytest.param(delete, marks=pytest.mark.long)])
 async def test_streams_that_are_purged_or_deleted_under_load_lose_nobody_anything(
     database: str,
     nats_url: str,

@@ -42,11 +42,18 @@ async def mend(made: Rig) -> None:
 async def says(made: Rig, status: str, *, within: float) -> float:
     """Wait until the verifier says this of itself; how long that took."""
     began = time.monotonic()
+    told: dict[str, object] = {}
 
     async def said() -> bool:
-        return (await made.readiness())[1]["status"] == status
+        nonlocal told
+        told = (await made.readiness())[1]
+        return told["status"] == status
 
-    await until(said, within=within, describe=f"the verifier is {status}")
+    try:
+        await until(said, within=within, describe=f"the verifier is {status}")
+    except AssertionError as error:
+        error.add_note(f"it said {told}; its log: {made.verifier.log.read_text()[-2000:]}")
+        raise
     return time.monotonic() - began
 
 

@@ -46,7 +46,7 @@ class PostgresLog:
         """The last commit of this process, which nobody else may have heard of yet."""
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._writer: asyncio.Task[None] | None = None
-        # the writer's own from group to group: to ask the pool each time costs a quarter of its time
+        # the writer's own from group to group: to ask the pool each time costs a fifth of its time
         self._kept: Any = None
 
     async def __aenter__(self) -> PostgresLog:
