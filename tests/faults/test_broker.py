@@ -192,7 +192,7 @@ async def purge(bus: Bus, stream: str) -> None:
 
 
 async def delete(bus: Bus, stream: str) -> None:
-    """The stream is gone, if it had come back since the last time: that of the uses is looked at more rarely."""
+    """The stream is gone, if it had come back since the last time."""
     with contextlib.suppress(jetstream.StreamMissing):
         await jetstream.delete(bus, stream)
 
