@@ -174,6 +174,30 @@ def test_what_is_wanted_is_what_is_pinned(path: Path) -> None:
     assert [name for name in wanted if name not in pinned] == []
 
 
+def test_a_pin_names_the_extras_others_ask_it_for() -> None:
+    """Where only `name` is pinned, pip takes the newest `name[extra]` there is and finds no hash for it."""
+    pinned = {
+        _plain(found.group(1)): one.split("==", maxsplit=1)[0]
+        for one in _requirements(REQUIREMENTS[0].with_name("dev.txt"))
+        if (found := _PINNED.match(one))
+    }
+    asked = {
+        (_plain(found.group(1)), extra.strip())
+        for installed in metadata.distributions()
+        if _plain(installed.name) in pinned
+        for one in installed.requires or []
+        if "extra ==" not in one and (found := re.match(r"([A-Za-z0-9._-]+)\s*\[([^\]]+)\]", one))
+        for extra in found.group(2).split(",")
+    }
+    assert asked
+    missing = [
+        f"{name}[{extra}]"
+        for name, extra in sorted(asked)
+        if not re.search(rf"[\[,]{extra}[\],]", pinned.get(name, ""))
+    ]
+    assert missing == []
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 

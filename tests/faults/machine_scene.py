@@ -13,10 +13,12 @@ import asyncpg
 import msgspec
 
 from keyledger import wire
+from keyledger.errors import Refusal
 from keyledger.events import KeyText, private_place
 from keyledger.server.ids import new_id
 from keyledger.server.postgres import open_pool
 from keyledger.server.seal import Sealer, seal_text
+from keyledger.verification.ports import FeedUnavailable
 from keyledger.wire import Head, HeadQuestion, Page
 from services.keys.adapters.feed import KeyLogSource
 from services.keys.adapters.log import PostgresLog
@@ -88,9 +90,16 @@ class Served:
         self._source = source
 
     async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
-        first, *records = wire.unframe(await self._source.page(after, limit))
+        try:
+            first, *records = wire.unframe(await self._source.page(after, limit))
+        except Refusal as refusal:
+            # a 503, which a follower takes as a service that cannot be asked just now
+            raise FeedUnavailable(refusal.code) from None
         return msgspec.msgpack.decode(first, type=Page), records
 
     async def head(self, question: HeadQuestion) -> Head:
-        head = await self._source.head()
+        try:
+            head = await self._source.head()
+        except Refusal as refusal:
+            raise FeedUnavailable(refusal.code) from None
         return Head(question.nonce, head.epoch.number, head.epoch.line, head.position, head.hash, NOW)

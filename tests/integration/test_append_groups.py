@@ -120,6 +120,25 @@ async def test_a_group_is_appended_as_its_commands_were_one_by_one(connection: a
     assert min(seen[word] for word in ("done", "conflict", "replay")) > 20, seen
 
 
+async def test_a_group_of_new_streams_gives_each_its_own(connection: asyncpg.Connection) -> None:
+    dice = random.Random(seed := random.randrange(2**32))
+    for group in range(30):
+        streams = dice.sample([f"key_{group}{n:03}" for n in range(500)], dice.randrange(2, 65))
+        commands = [
+            msgspec.structs.replace(
+                a_command(dice, n, {}), stream_id=stream, workspace_id=owner_of(stream), expected_version=0,
+                answer=None, data_key=None,
+            )
+            for n, stream in enumerate(streams)
+        ]  # fmt: skip
+        before = await outcome(connection, "append_before", commands)
+        assert await outcome(connection, "append", commands) == before, f"seed {seed}, group {group}"
+        await connection.fetch("SELECT * FROM ledger.append($1, $2)", *arguments(commands))
+        rows = await connection.fetch("SELECT stream_id, data FROM ledger.event ORDER BY position")
+        told = [(each.stream_id, event.data) for each in commands for event in each.events]
+        assert [tuple(row) for row in rows[-len(told) :]] == told, f"seed {seed}, group {group}"
+
+
 def sequenced(commands: list[Command], known: dict[str, int]) -> list[Command]:
     at = dict(known)
     found: list[Command] = []

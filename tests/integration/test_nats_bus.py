@@ -11,6 +11,7 @@ from keyledger.verification import bus_link
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import BusUnavailable, Message
 from tests.support.broker import Broker
+from tests.support.gate import Gate
 from tests.support.waiting import until
 
 
@@ -144,6 +145,30 @@ async def test_a_client_whose_read_loop_died_is_replaced(bus: NatsBus) -> None:
     await until(connection(bus, is_there=False))
     await until(connection(bus, is_there=True))
     assert (await bus.request("a", b"?", timeout=5)).body == b"!"
+
+
+async def test_a_connection_reset_while_data_waits_for_it_is_replaced(broker: Broker) -> None:
+    await broker.start()
+    async with Gate(broker.url) as gate:
+        url = broker.url.replace(str(broker.port), str(gate.port))
+        bus = await NatsBus.connect(url, name="reset")
+        inbox = Inbox()
+        await bus.subscribe("a", inbox)
+        gate.freeze(only_sent=True)
+        with pytest.raises(BusUnavailable):
+            while True:
+                await bus.publish("b", bytes(500_000))
+        request = asyncio.create_task(bus.request("a", b"?", timeout=60))
+        await gate.cut()
+        gate.thaw()
+        await until(connection(bus, is_there=False))
+        with pytest.raises(BusUnavailable):
+            await request
+        await gate.open()
+        await until(connection(bus, is_there=True))
+        await bus.publish("a", b"again")
+        await inbox.ends_with(b"again")
+        await bus.close()
 
 
 async def test_a_slow_consumer_is_announced_when_it_begins_and_when_it_ends(

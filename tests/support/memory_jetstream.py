@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from keyledger.verification.ports import BusUnavailable, Handler, Message
-from tests.support.memory_bus import matches
+from keyledger.verification.ports import BusUnavailable, Message
+from tests.support.memory_bus import MemoryBus, matches
 
 Fate = Literal["stored", "lost", "unheard", "late"]
 """What becomes of a publish: stored and acknowledged; never arrived; stored, its answer lost; arrived
@@ -48,50 +48,26 @@ class MemoryStream:
         return len(gone)
 
 
-class MemoryJetStream:
-    """Implements `Bus` for publishers: one broker, which any number of relays may share."""
+class MemoryJetStream(MemoryBus):
+    """A broker that keeps streams, which any number of relays may share."""
 
     def __init__(self, fate: Callable[[], Fate] = lambda: "stored") -> None:
+        super().__init__()
         self.streams: dict[str, MemoryStream] = {}
-        self.connected = True
         self.asked: list[str] = []
         self._fate = fate
         self._batches: dict[str, list[tuple[str, bytes, Mapping[str, str]]]] = {}
         self._late: list[list[tuple[str, bytes, Mapping[str, str]]]] = []
-        self.disturbed: list[Callable[[str], None]] = []
-
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
-        raise NotImplementedError
-
-    async def request_all(
-        self,
-        subject: str,
-        body: bytes,
-        *,
-        timeout: float,
-        more: float,
-        enough: Callable[[Message], bool],
-    ) -> list[Message]:
-        raise NotImplementedError
-
-    async def reopen(self, why: str) -> None:
-        raise NotImplementedError
-
-    def on_disturbance(self, callback: Callable[[str], None]) -> None:
-        self.disturbed.append(callback)
-
-    async def close(self) -> None:
-        self.connected = False
 
     async def publish(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        self._check_connected()
+        self._require()
         headers = headers or {}
         self._batches.setdefault(headers["Nats-Batch-Id"], []).append((subject, body, headers))
 
     async def request(
         self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> Message:
-        self._check_connected()
+        self._require()
         try:
             if subject.startswith("$JS.API."):
                 answer = self._api(subject.removeprefix("$JS.API."), msgspec.json.decode(body or b"{}"))
@@ -100,10 +76,6 @@ class MemoryJetStream:
         except Refused as refused:
             answer = {"error": {"code": 400, "err_code": refused.code, "description": "refused"}}
         return Message("_INBOX.x", msgspec.json.encode(answer), {})
-
-    def _check_connected(self) -> None:
-        if not self.connected:
-            raise BusUnavailable("not connected to the broker")
 
     def _published(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Mapping[str, Any]:
         batch = [*self._batches.pop(headers.get("Nats-Batch-Id", ""), []), (subject, body, headers)]

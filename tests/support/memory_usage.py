@@ -1,13 +1,12 @@
-"""The usage service's ports in memory: a store, a feed, a bus, and one who lets callers in."""
+"""The usage service's ports in memory: a store, a feed, and one who lets callers in."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from keyledger.errors import Refusal
 from keyledger.events import Epoch
-from keyledger.verification.ports import BusUnavailable, FeedUnavailable, Handler, Message
+from keyledger.verification.ports import FeedUnavailable
 from keyledger.wire import Page, RecordedUses
 from services.usage.domain.period import SIZES, Granularity
 from services.usage.domain.series import Mark, Point, Question, Reading
@@ -138,45 +137,3 @@ def _mark(bucket: Bucket, groups: Sequence[str]) -> Mark:
         bucket.outcome if "outcome" in groups else "",
         bucket.environment if "environment" in groups else "",
     )
-
-
-class MemoryBus:
-    """`Bus` for whoever only listens: `say` hands a message to every subscriber whose subject fits."""
-
-    def __init__(self) -> None:
-        self.connected = True
-        self.subscriptions: list[tuple[str, Handler]] = []
-        self.disturbed: list[Callable[[str], None]] = []
-
-    async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> None:
-        self.subscriptions.append((subject, handler))
-
-    async def publish(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        for pattern, handler in self.subscriptions:
-            if fnmatchcase(subject, pattern):
-                await handler(Message(subject, body, headers or {}))
-
-    async def request(
-        self, subject: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None
-    ) -> Message:
-        raise BusUnavailable("nobody answers")
-
-    async def request_all(
-        self,
-        subject: str,
-        body: bytes,
-        *,
-        timeout: float,
-        more: float,
-        enough: Callable[[Message], bool],
-    ) -> list[Message]:
-        raise NotImplementedError
-
-    async def reopen(self, why: str) -> None:
-        raise NotImplementedError
-
-    def on_disturbance(self, callback: Callable[[str], None]) -> None:
-        self.disturbed.append(callback)
-
-    async def close(self) -> None:
-        self.connected = False

@@ -17,7 +17,7 @@ import asyncpg
 from keyledger.errors import unavailable
 from keyledger.events import Epoch
 from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch, postgres_away
-from services.keys.adapters.log import command_row, outcome_of, refused_by_database
+from services.keys.adapters.log import PAUSE, TRIES, command_row, outcome_of, refused_by_database
 from services.keys.ports import (
     AlreadyAnswered,
     AnswerInProgress,
@@ -30,8 +30,6 @@ from services.keys.ports import (
 AT_ONCE = 50
 """Commands in one call of `ledger.append`, whose cost grows with their square."""
 STATEMENT_SECONDS = 10.0
-TRIES, PAUSE = 3, 0.2
-"""How often, and after how many seconds at most, what was lost at its commit is tried again."""
 COUNTED_AT_ONCE = 20_000
 """States in one statement of a count: fifty milliseconds, where a million at once come near the limit."""
 _KEY_OF = "SELECT key_id FROM ledger.foreign_token WHERE name = $1"

@@ -9,6 +9,7 @@ lost at COMMIT has each looked up by its id before it is tried again.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -23,6 +24,9 @@ from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Com
 MAX_GROUP = 64
 MAX_WAITING = 1024
 ACQUIRE_TIMEOUT = 2.0
+TRIES, PAUSE = 3, 0.2
+"""How often it is asked what became of a command, and the most seconds between: whoever kills one connection
+kills the pool's others, too."""
 _WORKSPACE_DELETED = "KL404"
 _APPEND = "SELECT * FROM ledger.append($1, $2)"
 _BY_COMMAND = """
@@ -149,12 +153,18 @@ class PostgresLog:
 
     async def _settle(self, command: Command, answer: asyncio.Future[Appended]) -> None:
         """The connection broke, perhaps at the commit: find out what became of the command."""
-        try:
-            _give(answer, await self._found_out(command))
-        except Exception as error:
-            if not isinstance(error, (Refusal, *AWAY, *UNDONE)):
-                _log.error("append_not_settled", error=type(error).__name__)
-            _give(answer, unavailable("outcome_unknown", "The database went away; look before you retry."))
+        for left in reversed(range(TRIES)):
+            try:
+                _give(answer, await self._found_out(command))
+                return
+            except Exception as error:
+                if not isinstance(error, (Refusal, *AWAY, *UNDONE)):
+                    _log.error("append_not_settled", error=type(error).__name__)
+                # a server that is silent or busy is not asked again while the caller waits
+                if not left or not isinstance(error, AWAY) or isinstance(error, (TimeoutError, *UNDONE)):
+                    break
+            await asyncio.sleep(PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
+        _give(answer, unavailable("outcome_unknown", "The database went away; look before you retry."))
 
     async def _found_out(self, command: Command) -> Appended | Exception:
         """What became of the command; nothing yet, then it is tried once more.

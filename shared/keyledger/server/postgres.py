@@ -42,8 +42,6 @@ AWAY: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
-    # what asyncpg says when it meets a connection in the very moment of its loss
-    asyncpg.InternalClientError,
 )
 #: What it raises when it has undone a transaction that may well succeed later.
 UNDONE: tuple[type[BaseException], ...] = (

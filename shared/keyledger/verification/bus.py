@@ -153,7 +153,7 @@ class NatsBus:
             try:
                 await self._open(link)
                 opened = loop.time()
-                await link.lost.wait()
+                await link.over()
                 # a connection that ends at once, again and again, is no reason to hurry
                 failures = 0 if loop.time() - opened > LONGEST_PAUSE else failures + 1
                 self._say(f"lost the connection: {link.why}")

@@ -6,6 +6,8 @@ Traps of nats-py 2.16 that shape this file:
   `is_connected` stays True and `flush()` still succeeds; only `rtt()` proves that answers arrive;
 - a PONG that arrives after `flush()` or `rtt()` gave up ends the read loop too, so a client whose ping
   timed out is thrown away here;
+- a client that is reset while data waits for its socket is closed, and never says so: it fails to send that
+  data before it would call back;
 - requests in flight are left to their timeout when the connection is lost, and a handler that is running
   is cancelled; so both, requests and the queues before the handlers, are ours;
 - a cancellation that arrives while a command waits for the flusher is swallowed, so nothing here waits
@@ -38,6 +40,8 @@ OUTBOUND_PATIENCE = 1.0
 PING_SECONDS = 5
 """nats-py's own default would notice a dead peer after four minutes; this one after fifteen seconds."""
 PROBE_SECONDS = 1
+LOOK_SECONDS = 0.25
+"""How often a connection is looked at that has not said that it is lost."""
 TIMEOUTS_BEFORE_PROBE = 3
 
 _log = logging.getLogger(__name__)
@@ -87,6 +91,15 @@ class Link:
             pending_size=2 * OUTBOUND_BYTES,
         )
         await self._client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    async def over(self) -> None:
+        """Return when this connection is lost, whether its client has said so or not."""
+        while not self.lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self.lost.wait()
+            if not self._client.is_connected:
+                self.fail("the client is closed and did not say so")
 
     async def attach(self, subscriptions: list[Subscription]) -> None:
         """Subscribe them here; on return the broker knows them."""

@@ -10,7 +10,7 @@ import pytest
 
 from keyledger.errors import Refusal
 from keyledger.server.postgres import AWAY
-from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.log import TRIES, PostgresLog
 from services.keys.ports import Command
 
 COMMAND = Command(UUID(int=1), "key_1", "key", "ws_1", 0, 1, (), b"{}")
@@ -23,12 +23,15 @@ class Pool:
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
 
-    async def acquire(self, *, timeout: float) -> Pool:
+    async def acquire(self, *, timeout: float | None = None) -> Pool:
         del timeout
         return self
 
     async def release(self, connection: object, *, timeout: float | None = None) -> None:
         del connection, timeout
+
+    def terminate(self) -> None:
+        pass
 
     def is_closed(self) -> bool:
         return False
@@ -40,10 +43,32 @@ class Pool:
 
 
 async def test_an_unexpected_error_costs_its_own_command_and_not_the_next() -> None:
-    async with PostgresLog(cast("Any", Pool(RuntimeError("a defect")))) as log:
+    async with PostgresLog(cast("Any", Pool(RuntimeError("a defect"), RuntimeError("another")))) as log:
         with pytest.raises(Refusal, match="outcome_unknown"):
             await log.append(COMMAND)
         assert (await log.append(COMMAND)).position == 7
+
+
+async def test_a_connection_that_was_killed_with_the_first_says_nothing_about_a_command() -> None:
+    pool = Pool(*[ConnectionResetError()] * TRIES)
+    async with PostgresLog(cast("Any", pool)) as log:
+        assert (await log.append(COMMAND)).position == 7
+    assert pool.errors == []
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [[ConnectionResetError()] * (1 + TRIES), [ConnectionResetError(), TimeoutError()]],
+    ids=["killed each time", "silent"],
+)
+async def test_what_became_of_a_command_is_asked_so_often_and_not_of_a_silent_server(
+    errors: list[Exception],
+) -> None:
+    pool = Pool(*errors)
+    async with PostgresLog(cast("Any", pool)) as log:
+        with pytest.raises(Refusal, match="outcome_unknown"):
+            await log.append(COMMAND)
+    assert pool.errors == []
 
 
 @pytest.mark.parametrize("kind", [asyncpg.InternalClientError, ConnectionResetError])

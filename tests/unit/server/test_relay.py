@@ -200,14 +200,12 @@ async def test_a_pause_ends_when_the_broker_is_back() -> None:
     async with running(relay):
 
         async def pauses_long() -> bool:
-            for callback in bus.disturbed:
-                callback("connected")
+            bus.disturb("connected")
             return relay.retries > 20  # pauses of minutes by now, each ended by the bus
 
         await until(pauses_long)
         bus.connected = True
-        for callback in bus.disturbed:
-            callback("connected")
+        bus.disturb("connected")
         await until(reached(relay, 0))
 
 

@@ -14,7 +14,8 @@ from keyledger.wire import ErasedUses, RecordedUses, Use
 from services.usage.consumer import HELD_MESSAGES, Metrics, UseConsumer
 from services.usage.domain.period import MINUTE
 from services.usage.domain.tally import Tally
-from tests.support.memory_usage import MemoryBus, MemoryFeed, MemoryUsageStore
+from tests.support.memory_bus import MemoryBus
+from tests.support.memory_usage import MemoryFeed, MemoryUsageStore
 from tests.support.waiting import until
 
 EPOCH, NEXT_EPOCH = Epoch(1, b"line-one"), Epoch(2, b"line-two")
@@ -151,7 +152,7 @@ async def test_a_disturbance_makes_it_ask_at_once(house: House) -> None:
     async with house.running():
         await house.at(0)
         house.record(2)
-        house.bus.disturbed[0]("the connection was lost")
+        house.bus.disturb("the connection was lost")
         await house.at(2)
     assert house.counted() == 2
 
@@ -170,7 +171,7 @@ async def test_a_new_line_goes_on_where_the_old_one_was_left(house: House) -> No
         await house.at(5)
         house.feed.epoch = NEXT_EPOCH
         house.record(2)
-        house.bus.disturbed[0]("the connection was lost")
+        house.bus.disturb("the connection was lost")
 
         async def followed() -> bool:
             return house.consumer.epoch == NEXT_EPOCH and house.consumer.position == 7
@@ -188,7 +189,7 @@ async def test_what_a_restored_log_has_lost_stays_counted(house: House) -> None:
         await house.at(5)
         del house.feed.batches[3:]
         house.feed.epoch = NEXT_EPOCH
-        house.bus.disturbed[0]("the connection was lost")
+        house.bus.disturb("the connection was lost")
 
         async def followed() -> bool:
             return house.consumer.epoch == NEXT_EPOCH and house.consumer.position == 3
@@ -205,7 +206,7 @@ async def test_a_database_that_went_back_under_the_same_line_is_followed(house: 
         await house.at(5)
         house.store.lines[EPOCH.line] = (1, 2)
         del house.feed.batches[2:]
-        house.bus.disturbed[0]("the connection was lost")
+        house.bus.disturb("the connection was lost")
 
         async def followed() -> bool:
             return house.consumer.position == 2
@@ -294,7 +295,7 @@ async def test_a_feed_that_contradicts_itself_is_not_believed(house: House, trou
         else:
             house.record(3)
             del house.feed.batches[3]
-        house.bus.disturbed[0]("connected")
+        house.bus.disturb("connected")
 
         async def failed() -> bool:
             return house.sample("keyledger_usage_failures_total", cause="FeedUnavailable") >= 1

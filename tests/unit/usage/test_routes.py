@@ -19,7 +19,8 @@ from services.usage.app import Parts, assemble
 from services.usage.domain.period import MINUTE
 from services.usage.domain.tally import tally
 from services.usage.handlers import Asked, Usage
-from tests.support.memory_usage import MemoryBus, MemoryFeed, MemoryUsageStore, OpenAccess
+from tests.support.memory_bus import MemoryBus
+from tests.support.memory_usage import MemoryFeed, MemoryUsageStore, OpenAccess
 from tests.support.waiting import until
 
 EPOCH = Epoch(1, b"line-one")
