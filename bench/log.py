@@ -7,24 +7,20 @@ machine does hits all alike.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import statistics
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
 
 from bench import appending, following, relaying
-from bench.plot import Bar, chart, number
+from bench.plot import Bar
+from bench.report import machine, report
 from bench.seeding import seed
 from bench.stage import say, stage
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS, KEYS = 5, 1_000_000
 
 
@@ -51,7 +47,7 @@ async def main(rounds: int, keys: int) -> None:
         "rounds": rounds,
         "keys": keys,
         "seconds": round(time.perf_counter() - began),
-        "machine": f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+        "machine": machine(),
         "load before and after": [round(load[0], 1), round(os.getloadavg()[0], 1)],
         "keys recorded a second, 1000 a call": round(seeded),
         "append, events a second": {name: _rates(runs) for name, runs in appended.rates.items()},
@@ -60,11 +56,7 @@ async def main(rounds: int, keys: int) -> None:
             for name, runs in appended.missed.items()
         },
     }
-    _print(bars, facts)
-    RESULTS.mkdir(exist_ok=True)
-    figures = {bar.name: _figure(bar) for bar in bars}
-    (RESULTS / "log.json").write_text(json.dumps({**facts, "figures": figures}, indent=2) + "\n")
-    (RESULTS / "log.svg").write_text(chart("The log, measured by bench/log.py", bars))
+    report("log", bars, facts)
 
 
 def _append_bars(appended: appending.Appended) -> list[Bar]:
@@ -122,30 +114,6 @@ def _rates(runs: list[appending.Rate]) -> dict[str, float]:
         "p50_ms": round(statistics.median(run.p50 for run in runs), 2),
         "p99_ms": round(statistics.median(run.p99 for run in runs), 2),
     }
-
-
-def _figure(bar: Bar) -> dict[str, Any]:
-    return {
-        "median": round(bar.median, 3),
-        "unit": bar.unit,
-        "min": round(min(bar.values), 3),
-        "max": round(max(bar.values), 3),
-        "rounds": [round(value, 3) for value in bar.values],
-        "target": bar.target,
-        "reached": bar.reached,
-    }
-
-
-def _print(bars: list[Bar], facts: dict[str, Any]) -> None:
-    print(f"{'':40}{'median':>10}  {'min – max':22}{'target':>12}")
-    for bar in bars:
-        span = f"{number(min(bar.values))} – {number(max(bar.values))}"
-        sign = "≥" if bar.more_is_better else "≤"
-        target = "" if bar.target is None else f"{sign} {number(bar.target)}"
-        word = {True: "kept", False: "MISSED", None: ""}[bar.reached]
-        print(f"{bar.name:40}{number(bar.median):>10}  {span:22}{target:>12}  {bar.unit:9}{word}")
-    for name, value in facts.items():
-        print(f"{name}: {value}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from bench.plot import Bar, chart, number
 from bench.stage import Stage, say, stage
 from keyledger.token import ALPHABET, SECRET_LENGTH, base62, mint
 from keyledger.verification import Verifier
+from keyledger.verification.limits import FixedWindow
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, REQUESTS = 5, 20_000
@@ -163,6 +164,7 @@ async def _in_process(here: Stage, tokens: Mapping[str, str], rounds: int, reque
             nats=here.nats,
             peppers=here.home.peppers,
             folder=folder,
+            limits=FixedWindow(),
         ) as verifier:
             await verifier.ready()
             found: Medians = []

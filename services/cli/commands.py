@@ -7,7 +7,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError
 
-from services.cli import audit, database, doctor, epoch, explain, pepper, project, running
+from services.cli import audit, database, doctor, epoch, explain, pepper, project, running, usage, what_if
 
 app = App(
     name="keyledger",
@@ -20,6 +20,8 @@ app.command(database.migrate)
 app.command(database.bootstrap)
 app.command(doctor.doctor)
 app.command(explain.explain)
+app.command(usage.app)
+app.command(what_if.what_if)
 app.command(audit.app)
 app.command(project.app)
 app.command(pepper.app)

@@ -36,6 +36,12 @@ def ask_verifier(places: Places, url: str | None, path: str, query: Mapping[str,
     return _ask("the verifier", address, headers, "GET", path, params=query)
 
 
+def ask_usage(places: Places, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
+    """As `ask`, of the usage service at KEYLEDGER_USAGE_URL, or the local run's own."""
+    url = os.environ.get("KEYLEDGER_USAGE_URL") or places.local.url("usage")
+    return _ask("the usage service", url, _operator(places), "GET", path, params=query)
+
+
 def _operator(places: Places) -> dict[str, str]:
     return {"X-API-Key": _api_key(places)}
 

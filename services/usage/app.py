@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import Bus, Feed
 from services.usage.adapters.access import KeyServiceAccess
 from services.usage.adapters.feed import UseFeed
+from services.usage.adapters.grants import PostgresGrants
 from services.usage.adapters.postgres import PostgresUsage
 from services.usage.consumer import Metrics, UseConsumer
+from services.usage.granter import GrantMetrics, GrantServer
 from services.usage.handlers import Usage
-from services.usage.ports import Access, StoreUnavailable, UsageStore
-from services.usage.routes import ROUTES
+from services.usage.ports import Access, GrantStore, StoreUnavailable, UsageStore
+from services.usage.routes.addresses import ROUTES
 from services.usage.settings import Settings
 
 MAX_AGE_SECONDS = 15.0
@@ -49,6 +52,7 @@ class Parts:
     bus: Bus
     access: Access
     clock: Clock
+    grants: GrantStore
 
 
 OpenParts = Callable[[], AbstractAsyncContextManager[Parts]]
@@ -66,17 +70,25 @@ def assemble(open_parts: OpenParts, registry: CollectorRegistry) -> Litestar:
     async def running(app: Litestar) -> AsyncGenerator[None]:
         async with open_parts() as parts:
             consumer = UseConsumer(parts.store, parts.feed, parts.bus, parts.clock, Metrics(registry))
+            granter = GrantServer(
+                parts.grants, parts.bus, parts.clock, GrantMetrics(registry), owner=secrets.token_hex(8)
+            )
             app.state.update({
-                "usage": Usage(parts.store, parts.access, parts.clock),
+                "usage": Usage(parts.store, parts.access, parts.clock, granter),
                 "consumer": consumer,
+                "granter": granter,
                 "parts": parts,
             })  # fmt: skip
-            following = asyncio.create_task(consumer.run(), name="follow the use log")
+            tasks = [
+                asyncio.create_task(consumer.run(), name="follow the use log"),
+                asyncio.create_task(granter.run(), name="grant"),
+            ]
             try:
                 yield
             finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def readiness() -> Readiness:
         return await _readiness(app.state)
@@ -135,7 +147,14 @@ async def _open(settings: Settings) -> AsyncGenerator[Parts]:
         feed = await stack.enter_async_context(paging)
         bus = await NatsBus.connect(settings.nats, name="usage", inbox_prefix="_INBOX_usage")
         stack.push_async_callback(bus.close)
-        yield Parts(PostgresUsage(pool), UseFeed(feed), bus, KeyServiceAccess(access, clock), clock)
+        yield Parts(
+            PostgresUsage(pool),
+            UseFeed(feed),
+            bus,
+            KeyServiceAccess(access, clock),
+            clock,
+            PostgresGrants(pool),
+        )
 
 
 async def _pool(dsn: str) -> Pool:

@@ -26,6 +26,8 @@ from services.usage.ports import StoreUnavailable, UsageStore
 ASK_SECONDS = 2.0
 BATCHES = 100
 """At most this many batches a page and a transaction."""
+USES = 50_000
+"""At most this many uses a transaction, or one batch that has more."""
 HELD_MESSAGES = 256
 """Live messages held while pages are folded; what is pushed out is a gap, and comes by the feed."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -162,13 +164,15 @@ class UseConsumer:
     async def _fold_live(self) -> bool:
         """Fold what continues the position; False when something is missing before the next held batch."""
         ready: list[ErasedUses] = []
-        while self._live and len(ready) < BATCHES:
+        uses = 0
+        while self._live and len(ready) < BATCHES and (not ready or uses + len(self._live[0].uses) <= USES):
             expected = (ready[-1].position if ready else self.position) + 1
             if self._live[0].position > expected:
                 break
             batch = self._live.popleft()
             if batch.position == expected:
                 ready.append(batch)
+                uses += len(batch.uses)
         await self._fold(ready, "live")
         return not self._live or self._live[0].position <= self.position + 1
 

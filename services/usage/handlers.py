@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from keyledger.clock import Clock, parse_rfc3339
+from keyledger.clock import SECOND, Clock, parse_rfc3339, rfc3339
 from keyledger.errors import Refusal, invalid_request, missing_api_key, not_found, unavailable
 from keyledger.token import is_id
+from services.usage.domain.cell import Cell, current
 from services.usage.domain.period import Granularity, period_of
 from services.usage.domain.series import (
     MAX_POINTS,
@@ -19,7 +20,7 @@ from services.usage.domain.series import (
     read_cursor,
     write_cursor,
 )
-from services.usage.ports import Access, Credential, StoreUnavailable, UsageStore
+from services.usage.ports import Access, Credential, LimitCells, StoreUnavailable, UsageStore
 
 MAX_KEYS = 200
 # A malformed id is asked about as an id that nobody has: whether the credential is good is told first.
@@ -48,8 +49,15 @@ class Usage:
     """The service's questions, over its ports; a page has at most `max_points`."""
 
     def __init__(
-        self, store: UsageStore, access: Access, clock: Clock, *, max_points: int = MAX_POINTS
+        self,
+        store: UsageStore,
+        access: Access,
+        clock: Clock,
+        limits: LimitCells,
+        *,
+        max_points: int = MAX_POINTS,
     ) -> None:
+        self._limits = limits
         self._max_points = max_points
         self._store = store
         self._access = access
@@ -83,6 +91,8 @@ class Usage:
             reading = await self._store.read(question, after, self._max_points + 1)
         except StoreUnavailable as error:
             raise _away() from error
+        if reading.kept_from is not None and period.start < reading.kept_from:
+            raise _dropped(period.granularity, reading.kept_from)
         points = reading.points[: self._max_points]
         more = len(reading.points) > self._max_points
         cursor = write_cursor(bound, period, points[-1].mark) if more else None
@@ -98,6 +108,14 @@ class Usage:
             raise invalid_request("keys is a list of key ids, separated by commas.", field="keys")
         found, position = await self._last_used(workspace_id, listed)
         return {key: found.get(key) for key in listed}, position
+
+    async def limits_of(self, holder: str) -> tuple[Cell | None, Cell | None]:
+        """The running cell of a workspace's or key's rate limit, and of its quota."""
+        try:
+            pools = await self._limits.cells(holder)
+        except StoreUnavailable as error:
+            raise unavailable("unavailable", "What is granted is not known here just now.") from error
+        return current(pools, self._clock.now() // SECOND)
 
     async def _last_used(self, workspace_id: str, keys: Sequence[str]) -> tuple[dict[str, int], int]:
         try:
@@ -115,6 +133,11 @@ def _time(text: str | None, field: str) -> int | None:
         raise invalid_request(
             "The time is RFC 3339 with an offset, 2026-01-31T09:00:00Z.", field=field
         ) from None
+
+
+def _dropped(granularity: Granularity, kept_from: int) -> Refusal:
+    since = rfc3339(kept_from)
+    return invalid_request(f"By the {granularity}, uses are kept since {since} only.", field="from")
 
 
 def _away() -> Refusal:

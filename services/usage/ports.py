@@ -8,7 +8,11 @@ from typing import Protocol
 from msgspec import Struct
 
 from keyledger.events import Epoch
+from keyledger.grants import Want
+from services.usage.domain.granting import Legacy
+from services.usage.domain.pool import Pool
 from services.usage.domain.series import Mark, Question, Reading
+from services.usage.domain.shares import Right
 from services.usage.domain.tally import Tally
 
 SCOPE = "keyledger:usage:read"
@@ -77,5 +81,70 @@ class Access(Protocol):
 
         Else a `Refusal` with the contract's code: 401, 404, 403 in this order; `unavailable` when nobody
         can say.
+        """
+        ...
+
+
+class Claim(Struct, frozen=True):
+    """Whose term it is, and up to where (µs) it has claimed the starts of cells."""
+
+    term: int
+    owner: str
+    until: int
+    left_over: bool = False
+    """Its granter has stopped in order, and what it left behind is there to be gone on with."""
+
+
+class GrantStore(Protocol):
+    """What outlives a granter. Any call may raise `StoreUnavailable`; one of another term changes nothing."""
+
+    async def claim(self) -> Claim | None:
+        """The present claim; None before the first."""
+        ...
+
+    async def take(
+        self, seen: Claim | None, term: int, owner: str, until: int
+    ) -> tuple[Legacy | None, list[Right]] | None:
+        """Begin `term`, unless the claim is not what was seen any more, then None.
+
+        Answers what the granter before left behind, which nobody gets twice, and the rights recorded.
+        """
+        ...
+
+    async def extend(self, term: int, until: int) -> bool:
+        """Claim the starts of cells up to `until`; False when the term is over."""
+        ...
+
+    async def release(self, term: int, until: int, legacy: Legacy) -> None:
+        """End the term in order: nothing is claimed beyond `until`, and the next may go on with `legacy`."""
+        ...
+
+    async def record(self, term: int, rights: Sequence[Right]) -> bool:
+        """Put these rights in the place of all others; False when the term is over."""
+        ...
+
+    async def cells(self, wants: Sequence[Want]) -> list[Pool]:
+        """Those of the wanted cells that were ever committed."""
+        ...
+
+    async def of_holder(self, holder: str, second: int) -> list[Pool]:
+        """The holder's committed cells that run at this unix second."""
+        ...
+
+    async def commit(self, term: int, cells: Sequence[Pool]) -> bool:
+        """Write these cells as they stand, all or none; False when the term is over."""
+        ...
+
+    async def forget(self, before: int) -> None:
+        """Drop cells that ended before this unix second."""
+        ...
+
+
+class LimitCells(Protocol):
+    """The running cells of a holder's limits and quotas, as its granter knows them."""
+
+    async def cells(self, holder: str) -> list[Pool]:
+        """A workspace's or key's cells of which anything was asked for; `StoreUnavailable` when this process
+        does not grant and cannot know.
         """
         ...

@@ -21,7 +21,7 @@ from keyledger.verification.bus import NatsBus
 from keyledger.verification.feed import HttpFeed
 from keyledger.verification.freshness import NEVER
 from keyledger.verification.judge import Judge
-from keyledger.verification.limit_shares import LimitShare
+from keyledger.verification.limits import FixedWindow
 from keyledger.verification.opening import open_store
 from keyledger.verification.pepper_watch import PepperWatch
 from keyledger.verification.projector import Projector
@@ -95,7 +95,7 @@ def build_app(verifier: Judge, clock: Clock) -> ASGIApp:
 async def open_service(settings: Settings) -> AsyncGenerator[Service]:
     """The service on NATS and the key service, following while the context is open.
 
-    One of several workers only reads what their projector follows, and keeps to its share of every limit.
+    One of several workers only reads what their projector follows.
     """
     clock = SystemClock()
     index = None if settings.worker is None else settings.worker.index
@@ -112,7 +112,8 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         held_seconds=settings.held_seconds,
         prove_key=settings.prove_key,
         follows=index is None,
-        limits=None if index is None else LimitShare(index, settings.workers),
+        limits=FixedWindow() if settings.limits == "local" else None,
+        index=index or 0,
     )
     header = settings.client_ip_header
     asking = httpx2.AsyncClient(base_url=settings.keys_url, timeout=TIMEOUT, trust_env=False)

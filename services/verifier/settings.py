@@ -68,6 +68,8 @@ class Settings:
     workers: int = 1
     """Processes that serve; with more than one another one follows, and a parent looks after them."""
     worker: Worker | None = None
+    limits: str = "shared"
+    """Who counts limits: all verifiers together (`shared`), or this one alone (`local`)."""
 
     @property
     def folder(self) -> Path:
@@ -104,6 +106,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     store = reader.text("KEYLEDGER_STORE", "")
     workers = reader.integer("KEYLEDGER_WORKERS", 1, least=1)
     worker = reader.text(WORKER, "")
+    limits = reader.text("KEYLEDGER_LIMITS", "shared")
     tls = [reader.text(f"KEYLEDGER_TLS_{name}", "") for name in ("CERT", "KEY", "CLIENT_CA")]
     reader.finish()
     if not is_loopback(host) and not token_file and not tls[2]:
@@ -111,6 +114,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             "KEYLEDGER_HOST is beyond loopback and needs KEYLEDGER_VERIFIER_TOKEN_FILE, or "
             "KEYLEDGER_TLS_CLIENT_CA"
         )
+    if limits not in {"shared", "local"}:
+        raise SettingsError("KEYLEDGER_LIMITS is shared or local")
+    if limits == "local" and workers > 1:
+        raise SettingsError("KEYLEDGER_LIMITS=local counts in one process: KEYLEDGER_WORKERS must be 1")
     return Settings(
         host,
         port,
@@ -134,6 +141,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         Path(store) if store else None,
         _workers(workers),
         _worker(worker) if worker else None,
+        limits,
     )
 
 

@@ -22,6 +22,7 @@ from msgspec import UNSET, Struct, UnsetType
 Environment: TypeAlias = Literal["live", "test"]
 OnOutage: TypeAlias = Literal["static", "closed", "open"]
 Retire: TypeAlias = Literal["at_overlap", "on_first_use"]
+Period: TypeAlias = Literal["day", "month"]
 
 GENESIS = bytes(32)
 SYSTEM_ACTOR = "system"
@@ -36,6 +37,13 @@ class RateLimit(Struct, frozen=True, omit_defaults=True):
     limit: int
     window_seconds: int
     on_outage: OnOutage | None = None
+
+
+class Quota(Struct, frozen=True):
+    """At most `limit` requests in each calendar period, UTC."""
+
+    limit: int
+    period: Period
 
 
 class NewSecret(Struct, frozen=True):
@@ -92,6 +100,7 @@ class KeyCreated(Struct, frozen=True, omit_defaults=True):
     expires_at: int | None = None
     rate_limit: RateLimit | None = None
     private: KeyText | bytes | None = None
+    quota: Quota | None = None
 
 
 class KeyImported(Struct, frozen=True, omit_defaults=True):
@@ -106,6 +115,7 @@ class KeyImported(Struct, frozen=True, omit_defaults=True):
     expires_at: int | None = None
     rate_limit: RateLimit | None = None
     private: KeyText | bytes | None = None
+    quota: Quota | None = None
 
 
 class SecretDigested(Struct, frozen=True, omit_defaults=True):
@@ -129,6 +139,7 @@ class KeyChanged(Struct, frozen=True, omit_defaults=True):
     rate_limit: RateLimit | None | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     private: KeyTextChange | bytes | None = None
+    quota: Quota | None | UnsetType = UNSET
 
 
 class KeyRotated(Struct, frozen=True, omit_defaults=True):
@@ -152,6 +163,7 @@ class WorkspaceCreated(Struct, frozen=True, omit_defaults=True):
     rate_limit: RateLimit
     system: bool = False
     private: WorkspaceText | bytes | None = None
+    quota: Quota | None = None
 
 
 class WorkspaceChanged(Struct, frozen=True, omit_defaults=True):
@@ -160,6 +172,7 @@ class WorkspaceChanged(Struct, frozen=True, omit_defaults=True):
     rate_limit: RateLimit | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
     private: WorkspaceText | bytes | None = None
+    quota: Quota | None | UnsetType = UNSET
 
 
 class WorkspaceDeleted(Struct, frozen=True, omit_defaults=True):

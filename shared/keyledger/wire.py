@@ -29,6 +29,7 @@ class Use(Struct, frozen=True, array_like=True):
     """How often one key met one outcome in one minute, as one verifier counted it.
 
     `minute` is µs of the minute's start, `last_at` µs of the last use, `cost` the limit units spent.
+    `external_id` is the key's at the time of use, empty for a key without one.
     """
 
     workspace_id: str
@@ -39,6 +40,11 @@ class Use(Struct, frozen=True, array_like=True):
     count: int
     cost: int
     last_at: int
+    external_id: str = ""
+
+    def __repr__(self) -> str:
+        # somebody else's name for a person is nobody's business in a log
+        return f"Use({self.key_id}, {self.minute}, {self.outcome}, {self.count})"
 
 
 class UseBatch(Struct, frozen=True, array_like=True):
@@ -145,6 +151,13 @@ class LimitState(Struct, frozen=True, gc=False, omit_defaults=True):
     on_outage: str | None = None
 
 
+class QuotaState(Struct, frozen=True, gc=False):
+    """A quota, as events tell it."""
+
+    limit: int
+    period: str
+
+
 class SecretState(Struct, frozen=True, gc=False, omit_defaults=True):
     """One secret of a key, without its proof. It ends at the earlier of the two moments (µs), if any."""
 
@@ -170,6 +183,7 @@ class KeyBody(Struct, frozen=True, gc=False, omit_defaults=True):
     rate_limit: LimitState | None = None
     external_id: str | None = None
     metadata: dict[str, str] = {}
+    quota: QuotaState | None = None
 
 
 class KeyState(Struct, frozen=True, gc=False, array_like=True, tag="key"):
@@ -189,6 +203,7 @@ class WorkspaceBody(Struct, frozen=True, gc=False, omit_defaults=True):
     rate_limit: LimitState | None = None
     suspended: bool = False
     deleted: bool = False
+    quota: QuotaState | None = None
 
 
 class WorkspaceState(Struct, frozen=True, gc=False, array_like=True, tag="workspace"):

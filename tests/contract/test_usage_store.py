@@ -1,9 +1,12 @@
 """One suite for every `UsageStore`: what is folded counts once, and is read back in order."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from keyledger.events import Epoch
 from keyledger.wire import Use
@@ -20,9 +23,29 @@ KEY_A, KEY_B = "key_" + "A" * 22, "key_" + "b" * 22
 NOON = 20_000 * 1440 * MINUTE + 720 * MINUTE
 
 
-def use(key: str = KEY_A, *, at: int = NOON, outcome: str = "VALID", count: int = 1, ws: str = WS) -> Use:
+def use(
+    key: str = KEY_A,
+    *,
+    at: int = NOON,
+    outcome: str = "VALID",
+    count: int = 1,
+    ws: str = WS,
+    owner: str = "",
+) -> Use:
     """`count` uses of a key, each costing 2, in the minute of `at`."""
-    return Use(ws, key, "live", at - at % MINUTE, outcome, count, 2 * count, at)
+    return Use(ws, key, "live", at - at % MINUTE, outcome, count, 2 * count, at, owner)
+
+
+_MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_OFFSETS = st.integers(0, 6)
+_USES = st.builds(
+    use,
+    st.sampled_from([KEY_A, KEY_B]),
+    at=st.integers(0, 90).map(lambda minute: NOON + minute * MINUTE),
+    outcome=st.sampled_from(["VALID", "RATE_LIMITED"]),
+    count=st.integers(1, 5),
+    owner=st.sampled_from(["", "u1"]),
+)
 
 
 def asking(*groups: str, key: str | None = None, minutes: int = 60) -> Question:
@@ -132,6 +155,31 @@ class UsageStoreSuite:
             paged += [point.mark for point in reading.points]
         assert paged == whole
 
+    async def test_uses_stay_with_the_external_id_of_their_time(self, store: UsageStore) -> None:
+        await store.fold(EPOCH, 0, 1, tally([use(owner="u1", count=2), use(owner="u2"), use()]))
+        await store.fold(EPOCH, 1, 2, tally([use(owner="u2", count=4), use(KEY_B, owner="u2")]))
+        for question in (asking("external_id"), asking("external_id", key=KEY_A)):
+            reading = await store.read(question, None, 10)
+            told = {point.mark.external_id: point.count.count for point in reading.points}
+            assert told == {"": 1, "u1": 2, "u2": 5 + (question.key_id is None)}
+        assert [point.count.count for point in (await store.read(asking(), None, 10)).points] == [9]
+
+    async def test_pages_of_everything_told_apart_have_no_gap_and_no_repeat(self, store: UsageStore) -> None:
+        uses = [
+            use(key, at=NOON + minute * MINUTE, outcome=outcome, owner=owner)
+            for minute in (1, 0)
+            for key in (KEY_B, KEY_A)
+            for outcome in ("VALID", "REVOKED")
+            for owner in ("u2", "", "U1")
+        ]
+        await store.fold(EPOCH, 0, 1, tally(uses))
+        question = asking("key", "outcome", "environment", "external_id")
+        paged: list[Mark] = []
+        while points := (await store.read(question, paged[-1] if paged else None, 7)).points:
+            paged += [point.mark for point in points]
+        assert paged == sorted(set(paged))
+        assert len(paged) == 24
+
     async def test_what_is_not_told_apart_is_one_point_a_bucket(self, store: UsageStore) -> None:
         await store.fold(EPOCH, 0, 1, tally([use(), use(KEY_B), use(at=NOON + MINUTE)]))
         reading = await store.read(asking(), None, 10)
@@ -168,8 +216,49 @@ class UsageStoreSuite:
         assert await store.fold(EPOCH, 0, 1, tally([]))
         assert await store.position(EPOCH.line) == 1
 
+    async def sums(self, store: UsageStore, data: st.DataObject) -> None:
+        """Batches at dense positions, told again and out of turn: each counts once, in every counter."""
+        await store.begin(EPOCH, 0)
+        start = await store.position(EPOCH.line)
+        before = {size: await self.everything(store, size) for size in SIZES}
+        batches = data.draw(st.lists(st.lists(_USES, max_size=4), min_size=1, max_size=6))
+        end = start + len(batches)
+        for first, last in data.draw(st.lists(st.tuples(_OFFSETS, _OFFSETS), max_size=8)):
+            if 0 <= first < last <= len(batches):
+                told = tally(each for batch in batches[first:last] for each in batch)
+                stood = await store.position(EPOCH.line)
+                assert await store.fold(EPOCH, start + first, start + last, told) is (stood == start + first)
+        rest = await store.position(EPOCH.line)
+        if rest < end:
+            told = tally(each for batch in batches[rest - start :] for each in batch)
+            assert await store.fold(EPOCH, rest, end, told)
+        sent = Counter[tuple[str, str, str]]()
+        for each in (each for batch in batches for each in batch):
+            sent[each.key_id, each.outcome, each.external_id] += each.count
+        for size in SIZES:
+            assert await self.everything(store, size) - before[size] == sent
+
+    async def everything(self, store: UsageStore, size: Granularity) -> Counter[tuple[str, str, str]]:
+        """What is counted by key, outcome and external id; the workspace's own counters must say the same."""
+        period = Period(NOON - 720 * MINUTE, NOON + 720 * MINUTE, size)
+        question = Question(WS, None, period, ("key", "outcome", "external_id"))
+        reading = await store.read(question, None, 10_000)
+        found = Counter[tuple[str, str, str]]()
+        for point in reading.points:
+            found[point.mark.key, point.mark.outcome, point.mark.external_id] += point.count.count
+        whole = await store.read(Question(WS, None, period, ("outcome",)), None, 10_000)
+        assert sum(point.count.count for point in whole.points) == found.total() == reading.totals.count
+        return found
+
 
 class TestMemory(UsageStoreSuite):
+    @_MANY
+    @given(data=st.data())
+    async def test_sums_are_what_was_sent_however_often_and_in_whatever_parts_it_comes(
+        self, store: UsageStore, data: st.DataObject
+    ) -> None:
+        await self.sums(store, data)
+
     @pytest.fixture
     async def store(self) -> UsageStore:
         store = MemoryUsageStore()
@@ -178,6 +267,13 @@ class TestMemory(UsageStoreSuite):
 
 
 class TestPostgres(UsageStoreSuite):
+    @_MANY
+    @given(data=st.data())
+    async def test_sums_are_what_was_sent_however_often_and_in_whatever_parts_it_comes(
+        self, store: UsageStore, data: st.DataObject
+    ) -> None:
+        await self.sums(store, data)
+
     @pytest.fixture
     async def store(self, database: str) -> AsyncIterator[UsageStore]:
         async with open_store(database) as store:

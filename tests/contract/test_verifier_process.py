@@ -88,6 +88,8 @@ async def verifier_process(
         "KEYLEDGER_SPOOL": str(folder / "spool"),
         "KEYLEDGER_LOG_LEVEL": "DEBUG",
         "KEYLEDGER_DRAIN_SECONDS": "0",
+        # nobody grants here unless a test says so
+        "KEYLEDGER_LIMITS": "local",
         **more,
     }
     process = await asyncio.create_subprocess_exec(

@@ -18,6 +18,7 @@ from keyledger.events import KeyRevoked
 from keyledger.verification.bus import NatsBus
 from tests.contract.test_verifier_process import KEY, KeyService, keys, ready, verifier_process
 from tests.support.followed_log import WORKSPACE, key_created, key_id, token, workspace_created
+from tests.support.memory_grants import granting
 from tests.support.waiting import until
 
 __all__ = ["keys"]
@@ -65,8 +66,11 @@ def _environment(pid: int) -> bytes:
 
 @asynccontextmanager
 async def two_workers(folder: Path, nats: str, url: str, **more: str) -> AsyncGenerator[Verifier]:
-    more = {"KEYLEDGER_WORKERS": "2", **more}
-    async with verifier_process(folder, nats=nats, keys_url=url, **more) as (process, client):
+    more = {"KEYLEDGER_WORKERS": "2", "KEYLEDGER_LIMITS": "shared", **more}
+    async with (
+        granting(nats),
+        verifier_process(folder, nats=nats, keys_url=url, **more) as (process, client),
+    ):
         verifier = Verifier(process, str(client.base_url))
         await until(lambda: ready(client), within=30, describe="the verifier is ready")
 
@@ -182,7 +186,7 @@ async def test_a_folder_that_cannot_be_used_is_named(keys: Keys, nats_url: str, 
     store = tmp_path / "taken"
     store.write_text("")
     for workers in ("1", "2"):
-        more = {"KEYLEDGER_STORE": str(store), "KEYLEDGER_WORKERS": workers}
+        more = {"KEYLEDGER_STORE": str(store), "KEYLEDGER_WORKERS": workers, "KEYLEDGER_LIMITS": "shared"}
         async with verifier_process(tmp_path, nats=nats_url, keys_url=keys[2], **more) as (process, _):
             output, _ = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 2

@@ -25,6 +25,7 @@ from keyledger.events import (
     PepperActivated,
     PepperRetired,
     Proof,
+    Quota,
     RateLimit,
     Reason,
     Recorded,
@@ -79,6 +80,7 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
             ),
         ),
         "sealed": KeyCreated("live", ("*",), ONE, private=SEALED),
+        "quota": KeyCreated("live", ("*",), ONE, quota=Quota(5, "day")),
     },
     ("key_changed", 1): {
         "sparse": KeyChanged(enabled=False),
@@ -93,6 +95,8 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
             private=KeyTextChange(name="New", allowed_ips=("::1",), external_id="u2", metadata={}),
         ),
         "sealed": KeyChanged(scopes=("a", "b"), private=SEALED),
+        "quota": KeyChanged(quota=Quota(5, "month")),
+        "no_quota": KeyChanged(quota=None),
     },
     ("key_rotated", 1): {
         "sparse": KeyRotated(ONE, AT),
@@ -109,11 +113,14 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
         "sparse": WorkspaceCreated(RateLimit(1000, 60)),
         "full": WorkspaceCreated(RateLimit(1, 86_400, "static"), system=True, private=WorkspaceText("Acme")),
         "sealed": WorkspaceCreated(RateLimit(7, 1, "open"), private=SEALED),
+        "quota": WorkspaceCreated(RateLimit(7, 1), quota=Quota(100_000, "month")),
     },
     ("workspace_changed", 1): {
         "sparse": WorkspaceChanged(suspended=True),
         "full": WorkspaceChanged(RateLimit(2, 30), suspended=False, private=WorkspaceText("New")),
         "sealed": WorkspaceChanged(private=SEALED),
+        "quota": WorkspaceChanged(quota=Quota(100_000, "month")),
+        "no_quota": WorkspaceChanged(quota=None),
     },
     ("key_imported", 1): {
         "sparse": KeyImported("live", ("*",), IMPORTED),
@@ -133,6 +140,7 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
             ),
         ),
         "sealed": KeyImported("live", ("*",), IMPORTED, private=SEALED),
+        "quota": KeyImported("live", ("*",), IMPORTED, quota=Quota(5, "day")),
     },
     ("secret_digested", 1): {"whole": SecretDigested(3, {"p2": OTHER_DIGEST, "p1": DIGEST})},
     ("secret_retired", 1): {"whole": SecretRetired(2**40)},
@@ -192,6 +200,7 @@ CHAIN = (
 
 _USE = Use(WS, KEY, "live", AT - AT % 60_000_000, "VALID", 3, 5, AT)
 _REFUSED = Use(WS, KEY, "test", 0, "RATE_LIMITED", 2**31, 0, 2**53)
+_OWNED = Use(WS, KEY, "live", 0, "VALID", 1, 1, 5, "usér-17")
 
 #: Name of the golden file's entry → the struct; all of them cross process borders as msgpack.
 STRUCTS: dict[str, Any] = {
@@ -199,7 +208,9 @@ STRUCTS: dict[str, Any] = {
     "UseBatch": UseBatch("boot-1", 0, (_USE, _REFUSED)),
     "UseBatch, empty": UseBatch("", 2**40, ()),
     "UseBatch, with first uses": UseBatch("boot-1", 7, (_USE,), ((KEY, 3), (CALLER, 2**40))),
+    "UseBatch, with an external id": UseBatch("boot-1", 8, (_OWNED,), ((KEY, 3),)),
     "RecordedUses": RecordedUses(9, AT, (_USE,)),
+    "RecordedUses, with an external id": RecordedUses(9, AT, (_OWNED,)),
     "ErasedUses": ErasedUses(10, AT, (), (WS,)),
     "Page": Page(3, EPOCH_LINE, 2**40, DIGEST, 12),
     "Head": Head("nonce", 3, EPOCH_LINE, 2**40, DIGEST, AT),

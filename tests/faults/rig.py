@@ -244,6 +244,7 @@ async def rig(
             "KEYLEDGER_MAX_STALENESS": str(max_staleness),
             # who tests the end of it gives it time
             "KEYLEDGER_DRAIN_SECONDS": "0",
+            "KEYLEDGER_LIMITS": "shared" if usage else "local",
         }
         made.verifier = Daemon("services.verifier", folder, "verifier", environment)
         daemons = [*made.keys, made.verifier]

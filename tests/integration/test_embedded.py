@@ -12,6 +12,7 @@ import pytest
 
 from keyledger.errors import Refusal
 from keyledger.verification import Verifier
+from keyledger.verification.limits import FixedWindow
 from tests.support.asgi_server import serving
 from tests.support.keys import House, Keys, house
 from tests.support.servers import Servers
@@ -31,7 +32,13 @@ async def keys_url(here: House) -> AsyncIterator[str]:
 
 
 def verifier(here: House, keys_url: str, folder: Path, **more: Any) -> Verifier:
-    asked: dict[str, Any] = {"peppers": here.home.peppers, "folder": folder, **more}
+    # there is no usage service here that would grant
+    asked: dict[str, Any] = {
+        "peppers": here.home.peppers,
+        "folder": folder,
+        "limits": FixedWindow(),
+        **more,
+    }
     secrets = here.home.secrets
     return Verifier(
         keys_url=keys_url,
@@ -104,6 +111,7 @@ async def test_uses_that_were_not_recorded_outlive_the_process(
         nats="nats://127.0.0.1:1",
         peppers=here.home.peppers,
         folder=tmp_path,
+        limits=FixedWindow(),
     ) as opened:
         await opened.ready(10)
         assert (await opened.verify(key["key"], min_position=key["position"])).valid

@@ -14,6 +14,7 @@ from keyledger.clock import SystemClock
 from keyledger.token import Secret
 from keyledger.verification import Verifier
 from keyledger.verification.explanation import CHECKS
+from keyledger.verification.limits import FixedWindow
 from services.verifier.adapters.key_service import HttpKeyService
 from services.verifier.app import Service
 from tests.support.asgi_server import serving
@@ -69,6 +70,7 @@ async def scene(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> A
                 nats=here.nats,
                 peppers=here.home.peppers,
                 folder=folder / "state",
+                limits=FixedWindow(),
             ) as verifier,
             httpx2.AsyncClient(base_url=keys_url, trust_env=False, timeout=3) as http,
         ):

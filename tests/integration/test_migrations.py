@@ -155,3 +155,41 @@ async def test_not_even_the_owner_changes_the_past(database: str) -> None:
 async def test_a_password_that_cannot_be_quoted_is_refused(database: str, password: str) -> None:
     with pytest.raises(MigrationError, match="keyledger_keys"):
         await migrate(database, FOLDERS, role_passwords={"keyledger_keys": password})
+
+
+async def test_uses_from_before_partitions_are_kept_and_counted(database: str, tmp_path: Path) -> None:
+    """What an older version had recorded and folded is in its days, and in the counters of workspaces."""
+    before: list[Path] = []
+    for folder, last in zip(FOLDERS, ("0011", "0004"), strict=True):
+        target = tmp_path / folder.parent.parent.name / "adapters" / "migrations"
+        shutil.copytree(folder, target)
+        for path in target.glob("*.sql"):
+            if path.name[:4] > last:
+                path.unlink()
+        before.append(target)
+    await migrate(database, before)
+    connection = await asyncpg.connect(database, timeout=5)
+    try:
+        for seq, at in enumerate((1, 86_400_000_000, 86_400_000_001)):
+            await connection.execute(
+                "SELECT ledger.record_uses('boot', $1, $2, '{ws_1}', '{key_1}', '{live}', '{0}', '{VALID}', "
+                "'{2}', '{3}', '{4}')",
+                seq,
+                at,
+            )
+        counter = "INSERT INTO usage.use_hour VALUES ('ws_1', 0, $1, 'live', 'VALID', 3, 5)"
+        for key in ("key_1", "key_2"):
+            await connection.execute(counter, key)
+        assert {"keys/0012_use_days.sql", "usage/0005_external_ids.sql"} <= set(
+            await migrate(database, FOLDERS)
+        )
+        rows = await connection.fetch(
+            "SELECT day, position, count, external_id FROM ledger.use_record ORDER BY 2"
+        )
+        assert [tuple(row) for row in rows] == [(0, 1, 2, ""), (1, 2, 2, ""), (1, 3, 2, "")]
+        days = await connection.fetch("SELECT day, first FROM ledger.use_day ORDER BY day")
+        assert [tuple(row) for row in days] == [(0, 1), (1, 2)]
+        whole = await connection.fetch("SELECT bucket, outcome, environment, count, cost FROM usage.all_hour")
+        assert [tuple(row) for row in whole] == [(0, "VALID", "live", 6, 10)]
+    finally:
+        await connection.close()

@@ -14,6 +14,7 @@ from services.keys.adapters.log import PostgresLog
 from services.keys.adapters.states import PostgresStates
 from services.keys.adapters.uses import PostgresUseLog
 from services.keys.ports import KeyFilter
+from services.usage.adapters.deriving import derive
 from services.usage.adapters.postgres import PostgresUsage
 from services.usage.domain.tally import tally
 from tests.support import servers_fresh as fresh
@@ -32,6 +33,10 @@ READABLE = {
     "usage.use_minute": "SELECT workspace_id FROM usage.use_minute",
     "usage.use_hour": "SELECT workspace_id FROM usage.use_hour",
     "usage.use_day": "SELECT workspace_id FROM usage.use_day",
+    "usage.all_hour": "SELECT workspace_id FROM usage.all_hour",
+    "usage.by_hour": "SELECT workspace_id FROM usage.by_hour",
+    "usage.of_workspace_by_day": "SELECT workspace_id FROM usage.of_workspace_by_day",
+    "usage.last_use": "SELECT workspace_id FROM usage.last_use",
     "usage.key_last_used": "SELECT workspace_id FROM usage.key_last_used",
 }
 
@@ -213,3 +218,13 @@ async def test_every_table_with_a_workspace_is_closed_to_readers_or_under_row_se
         await admin.close()
     assert {table["name"] for table in tables} >= {"ledger.event", "usage.use_day"}
     assert [table["name"] for table in tables if not table["secured"]] == []
+
+
+async def test_an_operator_may_prove_the_counters_and_a_reader_may_not(filled: str) -> None:
+    whole_day = (ONE, 0, 86_400_000_000)
+    async with login(filled, "keyledger_operator") as connection:
+        found = await derive(connection, *whole_day)
+    assert (found.uses, found.first) == (1, None)
+    async with login(filled, "keyledger_reader") as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await derive(connection, *whole_day)

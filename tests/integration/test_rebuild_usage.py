@@ -141,13 +141,14 @@ async def test_wrong_counters_are_mended_while_others_record_fold_and_read(
     await scene.folded()
     before = await scene.identity()
     await tamper(scene.admin_dsn, "UPDATE usage.use_hour SET count = count + 5")
+    await tamper(scene.admin_dsn, "UPDATE usage.all_hour SET count = count + 5")
     await tamper(scene.admin_dsn, "DELETE FROM usage.use_day")
     await tamper(scene.admin_dsn, "UPDATE usage.key_last_used SET last_at = last_at + 1")
     assert await scene.totals() > scene.count
 
     recorded, position = scene.recorded, scene.consumer.position
     # the readers' own check would meet the forged hours
-    await tamper(scene.admin_dsn, "UPDATE usage.use_hour SET count = 0")
+    await tamper(scene.admin_dsn, "UPDATE usage.all_hour SET count = 0")
     going_on = asyncio.create_task(scene.keep_recording())
     done = await scene.rebuild(tmp_path)
     scene.stop.set()

@@ -11,6 +11,7 @@ import pytest
 from keyledger import wire
 from keyledger.server.postgres import open_pool
 from keyledger.verification import Verifier
+from keyledger.verification.limits import FixedWindow
 from keyledger.verification.verdict import NOT_FOUND, VALID
 from keyledger.wire import SnapshotPage
 from services.keys.adapters.log import PostgresLog
@@ -36,7 +37,12 @@ async def verifier(here: House, folder: Path) -> AsyncGenerator[Verifier]:
     async with (
         serving(here.edge) as keys_url,
         Verifier(
-            keys_url=keys_url, service_key=key, nats=here.nats, peppers=here.home.peppers, folder=folder
+            keys_url=keys_url,
+            service_key=key,
+            nats=here.nats,
+            peppers=here.home.peppers,
+            folder=folder,
+            limits=FixedWindow(),
         ) as opened,
     ):
         await reached(opened, await here.head())

@@ -13,7 +13,7 @@ import pytest
 from keyledger import events, wire
 from keyledger.errors import Refusal
 from keyledger.events import GENESIS, Recorded, chain_hash
-from keyledger.server.log_stream import KEY_LOG
+from keyledger.server.log_stream import KEY_LOG, USE_LOG
 from keyledger.server.postgres import open_pool
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import USES_SUBJECT
@@ -277,6 +277,34 @@ async def test_uses_that_come_late_are_dropped_and_leave_their_batch(here: House
     assert [use.workspace_id for batch in batches for use in batch.uses] == [other, other]
     (marker,) = (batch for batch in batches if ws in batch.erased)
     assert batches[-1].position > marker.position
+
+
+async def test_the_stream_of_uses_keeps_no_external_id(here: House) -> None:
+    ws, other = await here.workspace(), await here.workspace()
+    key = await here.key(ws)
+    async with broker(here) as bus:
+        stream = USE_LOG.stream_of(await line_of(here))
+
+        async def told() -> bytes:
+            return b"\n".join(message.body for message in await messages(bus, stream))
+
+        uses = tuple(Use(ws, key["id"], "live", 0, "VALID", 1, 1, 1, "customer-4711") for _ in range(3))
+        await bus.request(USES_SUBJECT, msgspec.msgpack.encode(UseBatch("owned", 0, uses)), timeout=3)
+        late = (Use(other, key["id"], "live", 0, "VALID", 1, 1, 1, "customer-0815"),)
+
+        async def relayed() -> bool:
+            return b"customer-4711" in await told()
+
+        await until(relayed)
+        await here.admin("DELETE", Keys(ws).workspace)
+        await erased(here, ws)
+        assert b"customer-4711" not in await told()
+        await bus.request(USES_SUBJECT, msgspec.msgpack.encode(UseBatch("owned", 1, late)), timeout=3)
+
+        async def goes_on() -> bool:
+            return b"customer-0815" in await told()
+
+        await until(goes_on)
 
 
 async def test_an_erasure_that_a_crash_interrupted_is_finished_at_the_next_start(

@@ -1,4 +1,4 @@
-"""The usage service's ports in memory: a store, a feed, and one who lets callers in."""
+"""The usage service's ports in memory: a store, a feed, limits, and one who lets callers in."""
 
 from collections.abc import Collection, Sequence
 
@@ -9,6 +9,7 @@ from keyledger.events import Epoch
 from keyledger.verification.ports import FeedUnavailable
 from keyledger.wire import Page, RecordedUses
 from services.usage.domain.period import SIZES, Granularity
+from services.usage.domain.pool import Pool
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import NOTHING, Bucket, Count, Tally
 from services.usage.ports import Credential, StoreUnavailable
@@ -23,6 +24,7 @@ class MemoryUsageStore:
         self.buckets: dict[Granularity, dict[Bucket, Count]] = {granularity: {} for granularity in SIZES}
         self.last: dict[tuple[str, str], int] = {}
         self.to_erase: list[str] = []
+        self.kept_from: dict[Granularity, int] = {}
 
     async def position(self, line: bytes) -> int:
         self._check()
@@ -70,7 +72,9 @@ class MemoryUsageStore:
         totals = sum(points.values(), NOTHING)
         page = [Point(mark, points[mark]) for mark in sorted(points) if after is None or mark > after]
         last = self.last.get((question.workspace_id, question.key_id or ""))
-        return Reading(page[:limit], totals, self._seen(), last)
+        return Reading(
+            page[:limit], totals, self._seen(), last, self.kept_from.get(question.period.granularity)
+        )
 
     async def last_used(self, workspace_id: str, key_ids: Sequence[str]) -> tuple[dict[str, int], int]:
         self._check()
@@ -122,6 +126,19 @@ class OpenAccess:
             raise self.refusal
 
 
+class MemoryLimits:
+    """`LimitCells` over a list of pools; `away` is a process that does not grant."""
+
+    def __init__(self) -> None:
+        self.pools: list[Pool] = []
+        self.away = False
+
+    async def cells(self, holder: str) -> list[Pool]:
+        if self.away:
+            raise StoreUnavailable("another process grants")
+        return [pool for pool in self.pools if pool.holder == holder]
+
+
 def _asked(bucket: Bucket, question: Question) -> bool:
     return (
         bucket.workspace_id == question.workspace_id
@@ -136,4 +153,5 @@ def _mark(bucket: Bucket, groups: Sequence[str]) -> Mark:
         bucket.key_id if "key" in groups else "",
         bucket.outcome if "outcome" in groups else "",
         bucket.environment if "environment" in groups else "",
+        bucket.external_id if "external_id" in groups else "",
     )

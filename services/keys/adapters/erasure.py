@@ -1,4 +1,4 @@
-"""What is left to do once a workspace is deleted: small steps in Postgres, then its subjects in the stream.
+"""What is left to do once a workspace is deleted: small steps in Postgres, then its words in the streams.
 
 Postgres says what is still to be done, so a crash only interrupts it, and any number of processes may do it.
 """
@@ -16,7 +16,7 @@ from keyledger.clock import Clock
 from keyledger.events import Epoch, WorkspaceDeleted, tag_of
 from keyledger.server import jetstream
 from keyledger.server.jetstream import JetStreamError, StreamMissing
-from keyledger.server.log_stream import KEY_LOG
+from keyledger.server.log_stream import KEY_LOG, USE_LOG
 from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch
 from keyledger.verification.ports import Bus, BusUnavailable
 from services.keys.adapters.lost_tail import followed
@@ -30,7 +30,9 @@ _NEW = """
       FROM ledger.log_head h LEFT JOIN ledger.erasure d ON d.position > $1 ORDER BY d.position LIMIT 1000
 """
 _STEP = "SELECT ledger.erase_some($1, $2)"
-_TO_PURGE = "SELECT workspace_id, position FROM ledger.erasure WHERE NOT purged ORDER BY position LIMIT 100"
+_TO_PURGE = """
+    SELECT workspace_id, position, marker FROM ledger.erasure WHERE NOT purged ORDER BY position LIMIT 100
+"""
 _LINE = "SELECT epoch_number, epoch_line FROM ledger.log_head"
 _PURGED = "SELECT ledger.stream_purged($1)"
 _log = structlog.get_logger("keyledger.keys")
@@ -102,25 +104,32 @@ class Eraser:
                 return
 
     async def purge(self) -> None:
-        """Purge the subjects of the workspaces whose last word is in the stream by now."""
+        """Purge the subjects, and the uses, of the workspaces whose last word is in the streams by now."""
         waiting = await self._fetch(_TO_PURGE)
         if not waiting:
             return
         ((number, line),) = await self._fetch(_LINE)
-        current = KEY_LOG.stream_of(Epoch(number, line))
+        epoch = Epoch(number, line)
+        current, uses = KEY_LOG.stream_of(epoch), USE_LOG.stream_of(epoch)
         # those of lost tellings, too, which a restored log does not know
         streams = await jetstream.names(self._bus, f"{KEY_LOG.stream}_")
-        if current not in streams:
+        use_streams = await jetstream.names(self._bus, f"{USE_LOG.stream}_")
+        if current not in streams or uses not in use_streams:
             # the relay is about to make it, perhaps from before the deletion
             return
         told = (await jetstream.info(self._bus, current)).state.last_seq
+        told_uses = (await jetstream.info(self._bus, uses)).state.last_seq
         for row in waiting:
-            if row["position"] > told:
+            if row["position"] > told or row["marker"] is None or row["marker"] > told_uses:
                 # the relay has yet to tell of its end
                 return
             for stream in streams:
                 with contextlib.suppress(StreamMissing):
                     await self._purge(stream, row["workspace_id"])
+            for stream in use_streams:
+                # whose uses are in a batch its subject does not tell; the feed has what others still need
+                with contextlib.suppress(StreamMissing):
+                    await jetstream.purge(self._bus, stream, before=row["marker"] if stream == uses else None)
             await self._fetch(_PURGED, row["workspace_id"])
             _log.info("workspace_erased", workspace_id=row["workspace_id"])
 

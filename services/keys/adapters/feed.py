@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from keyledger import events, wire
+from keyledger.errors import invalid_request
 from keyledger.events import Epoch
 from keyledger.server.log_stream import Outgoing, SourceHead
 from keyledger.server.postgres import AWAY, STATEMENT_TIMEOUT, Pool, fetch, postgres_away
@@ -21,6 +22,10 @@ from keyledger.wire import ErasedUses, Followed, Page, RecordedUses, Use
 from services.keys.adapters.opening import opened
 
 _CACHED_KEYS = 10_000
+DAY = 86_400_000_000
+"""The days of the use log, in µs."""
+PAGE_USES = 50_000
+"""Uses of one page at most, some 10 MB: more than a batch has that a broker would carry."""
 SLICE = 500
 """Events opened before other work of this process gets its turn (some milliseconds)."""
 _HEAD = "SELECT epoch_number, epoch_line, position, hash FROM ledger.log_head"
@@ -41,12 +46,18 @@ _OF_STREAMS = f"""
 """
 _HASH_AT = "SELECT hash FROM ledger.event WHERE position = $1"
 _EPOCH_BASE = "SELECT base_hash FROM ledger.epoch WHERE base_position = $1 ORDER BY number DESC LIMIT 1"
-_USES_AFTER = """
-    SELECT b.position AS batch, b.at AS recorded_at, d.workspace_id AS erased, r.* FROM ledger.use_batch b
-      LEFT JOIN ledger.use_record r ON r.position = b.position
+_BATCHES_AFTER = """
+    SELECT b.position, b.at, d.workspace_id AS erased FROM ledger.use_batch b
       LEFT JOIN ledger.erasure d ON d.marker = b.position
      WHERE b.position > $1 AND b.position <= $1 + $2 ORDER BY b.position
 """
+# Only the partitions of these days are looked at.
+_USES_OF = """
+    SELECT position, workspace_id, key_id, environment, minute, outcome, count, cost, last_at, external_id
+      FROM ledger.use_record WHERE position > $1 AND position <= $2 AND day >= $3 AND day <= $4
+     ORDER BY position LIMIT $5
+"""
+_GONE_TO = "SELECT gone_to FROM ledger.use_head"
 _ENCODER = msgspec.msgpack.Encoder()
 
 
@@ -132,8 +143,9 @@ class KeyLogSource:
 class UseLogSource:
     """The use log for followers: positions without hashes."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, page_uses: int = PAGE_USES) -> None:
         self._pool = pool
+        self._page_uses = page_uses
 
     async def head(self) -> SourceHead:
         """The head, read from the primary in a snapshot of its own."""
@@ -164,31 +176,30 @@ class UseLogSource:
         )
 
     async def batches(self, after: int, limit: int) -> list[RecordedUses]:
-        """Batches after a position, oldest first."""
-        grouped: dict[int, tuple[int, list[Use]]] = {}
-        erased: dict[int, str] = {}
-        for row in await _fetch(self._pool, _USES_AFTER, after, limit):
-            _, uses = grouped.setdefault(row["batch"], (row["recorded_at"], []))
-            if row["erased"] is not None:
-                erased[row["batch"]] = row["erased"]
-            if row["workspace_id"] is not None:
-                uses.append(
-                    Use(
-                        row["workspace_id"],
-                        row["key_id"],
-                        row["environment"],
-                        row["minute"],
-                        row["outcome"],
-                        row["count"],
-                        row["cost"],
-                        row["last_at"],
-                    )
-                )
+        """Batches after a position, oldest first: at most `limit`, and fewer where they have many uses.
+
+        Refuses with `invalid_request` when some of them are no longer kept.
+        """
+        batches = await _fetch(self._pool, _BATCHES_AFTER, after, limit)
+        uses: dict[int, list[Use]] = {}
+        if batches:
+            first, last = batches[0], batches[-1]
+            within = (after, last["position"], first["at"] // DAY, last["at"] // DAY)
+            for position, *fields in await _fetch(self._pool, _USES_OF, *within, self._page_uses + 1):
+                uses.setdefault(position, []).append(Use(*fields))
+            if sum(map(len, uses.values())) > self._page_uses:
+                # the last one may have been cut
+                cut = max(uses)
+                batches = [batch for batch in batches if batch["position"] < cut]
+        # asked last: a day that was dropped meanwhile shows here, and not as batches without uses
+        gone_to = (await _fetch(self._pool, _GONE_TO))[0][0]
+        if after < gone_to:
+            raise invalid_request(f"Use batches up to {gone_to} are no longer kept.", field="after")
         return [
-            ErasedUses(position, at, (), (erased[position],))
-            if position in erased
-            else RecordedUses(position, at, tuple(uses))
-            for position, (at, uses) in grouped.items()
+            RecordedUses(position, at, tuple(uses.get(position, ())))
+            if erased is None
+            else ErasedUses(position, at, (), (erased,))
+            for position, at, erased in batches
         ]
 
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyledger.server.postgres import AWAY, Pool, postgres_away
+from keyledger.server.postgres import AWAY, STATEMENT_TIMEOUT, UNDONE, Pool, postgres_away
 from keyledger.wire import UseBatch
 
-_RECORD = "SELECT next_seq FROM ledger.record_uses($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_BEGIN = "SELECT next_seq, position, day, into_table, erased FROM ledger.begin_uses($1, $2, $3, $4)"
+_COLUMNS = (
+    "day",
+    "position",
+    "workspace_id",
+    "key_id",
+    "environment",
+    "minute",
+    "outcome",
+    "count",
+    "cost",
+    "last_at",
+    "external_id",
+)
 
 
 class PostgresUseLog:
@@ -19,24 +32,36 @@ class PostgresUseLog:
 
     async def record(self, batch: UseBatch, *, now: int) -> int:
         """Record a batch once; answers, after the commit, the seq expected next from its source."""
-        uses = batch.uses
+        workspaces = sorted({use.workspace_id for use in batch.uses})
         try:
-            async with self._pool.acquire(timeout=2) as connection:
-                next_seq: int = await connection.fetchval(
-                    _RECORD,
-                    batch.boot,
-                    batch.seq,
-                    now,
-                    [use.workspace_id for use in uses],
-                    [use.key_id for use in uses],
-                    [use.environment for use in uses],
-                    [use.minute for use in uses],
-                    [use.outcome for use in uses],
-                    [use.count for use in uses],
-                    [use.cost for use in uses],
-                    [use.last_at for use in uses],
-                )
-        except AWAY:
+            async with self._pool.acquire(timeout=2) as connection, connection.transaction():
+                begun = await connection.fetchrow(_BEGIN, batch.boot, batch.seq, now, workspaces)
+                next_seq, position, day, into_table, erased = begun
+                if position is not None and batch.uses:
+                    await connection.copy_records_to_table(
+                        into_table,
+                        schema_name="ledger",
+                        columns=_COLUMNS,
+                        records=[
+                            (
+                                day,
+                                position,
+                                use.workspace_id,
+                                use.key_id,
+                                use.environment,
+                                use.minute,
+                                use.outcome,
+                                use.count,
+                                use.cost,
+                                use.last_at,
+                                use.external_id,
+                            )
+                            for use in batch.uses
+                            if use.workspace_id not in erased
+                        ],
+                        timeout=STATEMENT_TIMEOUT,
+                    )
+        except (*AWAY, *UNDONE):
             raise postgres_away() from None
         self._on_commit()
         return next_seq

@@ -29,6 +29,7 @@ from keyledger.events import (
     KeyTextChange,
     NewSecret,
     Proof,
+    Quota,
     RateLimit,
     Reason,
     Retire,
@@ -64,6 +65,7 @@ class Key(Struct, frozen=True, omit_defaults=True):
     rate_limit: RateLimit | None = None
     external_id: str | None = None
     metadata: dict[str, str] = {}
+    quota: Quota | None = None
 
     def status(self, now: int) -> Status:
         """What the key is at `now`, in the order a verifier looks at it."""
@@ -92,6 +94,7 @@ class CreateKey(Struct, frozen=True):
     external_id: str | None = None
     metadata: dict[str, str] = {}
     foreign: bool = False
+    quota: Quota | None = None
 
 
 class ChangeKey(Struct, frozen=True):
@@ -108,6 +111,7 @@ class ChangeKey(Struct, frozen=True):
     external_id: str | None | UnsetType = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
+    quota: Quota | None | UnsetType = UNSET
 
 
 class RotateKey(Struct, frozen=True):
@@ -191,6 +195,8 @@ def _changeable(key: Key, if_match: int | None) -> None:
 def _create(command: CreateKey, now: int) -> KeyCreated | KeyImported:
     scopes = values.scopes(command.scopes, system=command.system)
     command.by.covers(scopes)
+    if command.quota is not None:
+        command.by.need_admin("quota")
     kind = KeyImported if command.foreign else KeyCreated
     return kind(
         environment=command.environment,
@@ -198,6 +204,7 @@ def _create(command: CreateKey, now: int) -> KeyCreated | KeyImported:
         secret=command.secret,
         expires_at=None if command.expires_at is None else values.expiry(command.expires_at, now=now),
         rate_limit=None if command.rate_limit is None else values.rate_limit(command.rate_limit),
+        quota=None if command.quota is None else values.quota(command.quota),
         private=KeyText(
             name=values.name(command.name),
             allowed_ips=None if command.allowed_ips is None else values.networks(command.allowed_ips),
@@ -217,6 +224,10 @@ def _change(command: ChangeKey, key: Key, now: int) -> list[KeyEvent]:
     expires_at = command.expires_at
     if isinstance(expires_at, int):
         values.expiry(expires_at, now=now)
+    if command.quota is not UNSET:
+        command.by.need_admin("quota")
+    if isinstance(command.quota, Quota):
+        values.quota(command.quota)
     if isinstance(command.rate_limit, RateLimit):
         values.rate_limit(command.rate_limit)
     wanted = KeyTextChange(
@@ -231,7 +242,11 @@ def _change(command: ChangeKey, key: Key, now: int) -> list[KeyEvent]:
     )
     _changeable(key, command.if_match)
     public = KeyChanged(
-        scopes=scopes, expires_at=expires_at, rate_limit=command.rate_limit, enabled=command.enabled
+        scopes=scopes,
+        expires_at=expires_at,
+        rate_limit=command.rate_limit,
+        enabled=command.enabled,
+        quota=command.quota,
     )
     public, text = _only_new(public, key), _only_new(wanted, key)
     if text != KeyTextChange():
@@ -329,6 +344,7 @@ def _created(event: KeyCreated | KeyImported, context: Context) -> Key:
         rate_limit=event.rate_limit,
         external_id=text.external_id,
         metadata=text.metadata,
+        quota=event.quota,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from keyledger.errors import invalid_request
-from keyledger.events import RateLimit
+from keyledger.events import Quota, RateLimit
 
 MAX_NAME = 200
 MAX_SCOPES = 100
@@ -130,4 +130,11 @@ def rate_limit(value: RateLimit) -> RateLimit:
             f"The window divides the day: {DAY_SECONDS} is a multiple of it.",
             field="rate_limit.window_seconds",
         )
+    return value
+
+
+def quota(value: Quota) -> Quota:
+    """At least one request a period."""
+    if not 1 <= value.limit <= MAX_LIMIT:
+        raise invalid_request(f"A limit is 1 to {MAX_LIMIT}.", field="quota.limit")
     return value

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.errors import conflict, not_found, precondition_failed
 from keyledger.events import (
+    Quota,
     RateLimit,
     WorkspaceChanged,
     WorkspaceCreated,
@@ -37,6 +38,7 @@ class Workspace(Struct, frozen=True, omit_defaults=True):
     suspended: bool = False
     system: bool = False
     deleted: bool = False
+    quota: Quota | None = None
 
 
 class CreateWorkspace(Struct, frozen=True):
@@ -56,6 +58,7 @@ class ChangeWorkspace(Struct, frozen=True):
     name: str | UnsetType = UNSET
     rate_limit: RateLimit | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
+    quota: Quota | None | UnsetType = UNSET
 
 
 class DeleteWorkspace(Struct, frozen=True):
@@ -104,7 +107,7 @@ def _delete(command: DeleteWorkspace, workspace: Workspace) -> WorkspaceDeleted:
 
 
 def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEvent]:
-    for field in ("rate_limit", "suspended"):
+    for field in ("rate_limit", "suspended", "quota"):
         if getattr(command, field) is not UNSET:
             command.by.need_admin(field)
     command.by.need(WORKSPACE_WRITE)
@@ -112,11 +115,13 @@ def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEve
         values.name(command.name)
     if command.rate_limit is not UNSET:
         values.rate_limit(command.rate_limit)
+    if isinstance(command.quota, Quota):
+        values.quota(command.quota)
     if command.if_match is not None and command.if_match != workspace.version:
         raise precondition_failed(workspace.version)
     new = {
         field: value
-        for field in ("name", "rate_limit", "suspended")
+        for field in ("name", "rate_limit", "suspended", "quota")
         if (value := getattr(command, field)) is not UNSET and value != getattr(workspace, field)
     }
     if not new:
@@ -139,6 +144,7 @@ def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context)
             created_at=context.at,
             version=1,
             system=event.system,
+            quota=event.quota,
         )
     assert workspace is not None, "a workspace's first event is workspace_created"  # noqa: S101
     return msgspec.structs.replace(
@@ -147,4 +153,5 @@ def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context)
         name=workspace.name if text.name is UNSET else text.name,
         rate_limit=workspace.rate_limit if event.rate_limit is UNSET else event.rate_limit,
         suspended=workspace.suspended if event.suspended is UNSET else event.suspended,
+        quota=workspace.quota if event.quota is UNSET else event.quota,
     )

@@ -100,6 +100,7 @@ def key_routes(
                 rate_limit=None if body.rate_limit is None else body.rate_limit.wire(),
                 external_id=body.external_id,
                 metadata=body.metadata,
+                quota=None if body.quota is None else body.quota.wire(),
             ),
         )
         view = views.CreatedKeyView(**written(done), key=done.token or "")
@@ -174,6 +175,7 @@ def key_routes(
             external_id=body.external_id,
             metadata=body.metadata,
             enabled=body.enabled,
+            quota=body.quota.wire() if isinstance(body.quota, shapes.QuotaShape) else body.quota,
         )
         done = await keys.change(asked, stored.stream_id, command)
         return answer(views.WrittenKeyView(**written(done)), version=done.state.version)

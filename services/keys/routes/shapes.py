@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from keyledger.clock import parse_rfc3339
 from keyledger.errors import invalid_request
-from keyledger.events import Environment, OnOutage, RateLimit, Retire
+from keyledger.events import Environment, OnOutage, Period, Quota, RateLimit, Retire
 
 MAX_IMPORTED = 1000
 Limit = Annotated[int, Meta(ge=1, le=200)]
@@ -35,6 +35,19 @@ class RateLimitShape(Shape):
         return RateLimit(self.limit, self.window_seconds, on_outage)
 
 
+class QuotaShape(Shape):
+    """At most `limit` requests in each day or month, UTC."""
+
+    limit: int
+    period: Period
+
+    def wire(self) -> Quota:
+        """As it stands in events; its number is checked by the domain."""
+        if not -(2**63) <= self.limit < 2**63:
+            raise invalid_request("The limit is out of range.", field="quota.limit")
+        return Quota(self.limit, self.period)
+
+
 class CreateWorkspaceShape(Shape):
     """`POST /v1/workspaces`."""
 
@@ -48,6 +61,7 @@ class ChangeWorkspaceShape(Shape):
     name: str | UnsetType = UNSET
     rate_limit: RateLimitShape | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
+    quota: QuotaShape | None | UnsetType = UNSET
 
 
 class CreateKeyShape(Shape):
@@ -61,6 +75,7 @@ class CreateKeyShape(Shape):
     rate_limit: RateLimitShape | None = None
     external_id: str | None = None
     metadata: dict[str, str] = {}
+    quota: QuotaShape | None = None
 
 
 class ChangeKeyShape(Shape):
@@ -74,6 +89,7 @@ class ChangeKeyShape(Shape):
     external_id: str | None | UnsetType = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
+    quota: QuotaShape | None | UnsetType = UNSET
 
 
 class RotateShape(Shape):

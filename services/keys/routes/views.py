@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.clock import rfc3339
 from keyledger.events import (
@@ -15,6 +15,7 @@ from keyledger.events import (
     KeyCreated,
     KeyImported,
     KeyRotated,
+    Quota,
     RateLimit,
     Recorded,
     SecretDigested,
@@ -54,6 +55,8 @@ class KeyView(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     secrets: tuple[SecretView, ...]
     version: int
+    quota: Quota | UnsetType = UNSET
+    """Only there when the key has one."""
 
 
 class WrittenKeyView(KeyView, frozen=True, kw_only=True):
@@ -163,7 +166,7 @@ class WorkspaceView(Struct, frozen=True):
     id: str
     name: str
     rate_limit: RateLimit
-    quota: None
+    quota: Quota | None
     suspended: bool
     created_at: str
     version: int
@@ -236,6 +239,7 @@ def key_fields(key: Key, now: int) -> dict[str, Any]:
             if secret.valid(now)
         ),
         "version": key.version,
+        "quota": UNSET if key.quota is None else key.quota,
     }
 
 
@@ -245,7 +249,7 @@ def workspace_view(workspace: Workspace, position: int, epoch: Epoch) -> Workspa
         workspace.id,
         workspace.name,
         workspace.rate_limit,
-        None,
+        workspace.quota,
         workspace.suspended,
         rfc3339(workspace.created_at),
         workspace.version,

@@ -109,7 +109,7 @@ def workspace_routes(
 
     @patch(
         "/v1/workspaces/{ws:str}",
-        summary="Change a workspace; its limit and suspension are for operators",
+        summary="Change a workspace; its limit, quota and suspension are for operators",
         operation_class=documented(body=shapes.ChangeWorkspaceShape, headers=["If-Match"]),
     )
     async def change_workspace(request: Http, ws: str) -> Response[views.WorkspaceView]:
@@ -124,6 +124,7 @@ def workspace_routes(
             name=body.name,
             rate_limit=body.rate_limit if isinstance(body.rate_limit, UnsetType) else body.rate_limit.wire(),
             suspended=body.suspended,
+            quota=body.quota.wire() if isinstance(body.quota, shapes.QuotaShape) else body.quota,
         )
         done = await workspaces.change(asked, command)
         view = views.workspace_view(done.state, done.position, done.epoch)

@@ -6,31 +6,18 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from keyledger.events import Epoch
 from keyledger.server.postgres import AWAY, Pool
-from services.usage.domain.period import SIZES, Granularity
+from services.usage.adapters.folding import COUNTERS, add
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import Count, Tally
 from services.usage.ports import StoreUnavailable
 
 PING_TIMEOUT = 1.0
-COUNTERS = (*(f"use_{granularity}" for granularity in SIZES), "key_last_used")
 ERASED_ROWS = 5000
 
-# Add counts to their buckets. The rows come sorted, so two writers never wait for each other in a circle.
-ADD = """
-INSERT INTO usage.use_{granularity} AS kept
-    (workspace_id, bucket, key_id, environment, outcome, count, cost)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
-ON CONFLICT (workspace_id, bucket, key_id, environment, outcome)
-DO UPDATE SET count = kept.count + excluded.count, cost = kept.cost + excluded.cost
-"""
-TOUCH = """
-INSERT INTO usage.key_last_used{beside} AS kept (workspace_id, key_id, last_at)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
-ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_at = excluded.last_at
-WHERE kept.last_at < excluded.last_at
-"""
 # Begin a line where the one before it was left, at most at $3. Of two that begin it at once one does.
 _BEGIN = """
 INSERT INTO usage.progress (epoch_line, epoch_number, position)
@@ -63,18 +50,24 @@ _OF_WORKSPACE = "workspace_id = $1 AND $2::text IS NULL AND bucket >= $3 AND buc
 _OF_KEY = "workspace_id = $1 AND key_id = $2::text AND bucket >= $3 AND bucket < $4"
 _TOTALS = """
 SELECT coalesce(sum(count), 0)::bigint AS count, coalesce(sum(cost), 0)::bigint AS cost
-FROM usage.use_{granularity} WHERE {asked}
+FROM usage.{totals} WHERE {asked}
 """
-# One page of points behind the mark ($5 to $8), at most $9.
+# One page of points behind the mark ($5 to $9), at most $10. The index of each table has this order.
 _SERIES = """
-SELECT bucket, {key} AS key, {outcome} AS outcome, {environment} AS environment,
+SELECT bucket, {key} AS key, {outcome} AS outcome, {environment} AS environment, {external_id} AS external_id,
        sum(count)::bigint AS count, sum(cost)::bigint AS cost
-FROM usage.use_{granularity}
+FROM usage.{series}
 WHERE {asked} AND bucket >= $5
-  AND (bucket, {key}, {outcome}, {environment}) > ($5, $6::text, $7::text, $8::text)
-GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT $9
+  AND (bucket, {key}, {outcome}, {environment}, {external_id}) > ($5, $6::text, $7::text, $8::text, $9::text)
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5 LIMIT $10
 """
-_COLUMNS = {"key": "key_id", "outcome": "outcome", "environment": "environment"}
+_COLUMNS = {
+    "key": "key_id",
+    "outcome": "outcome",
+    "environment": "environment",
+    "external_id": "external_id",
+}
+_KEPT_FROM = "SELECT bucket FROM usage.kept_from WHERE granularity = $1"
 _FIRST = Mark(-(2**62))
 
 
@@ -100,10 +93,7 @@ class PostgresUsage:
             async with connection.transaction():
                 if await connection.execute(_MOVE, epoch.line, after, last) != "UPDATE 1":
                     return False
-                for granularity in SIZES:
-                    columns = bucket_columns(tally, granularity)
-                    await connection.execute(ADD.format(granularity=granularity), *columns)
-                await connection.execute(TOUCH.format(beside=""), *last_used_columns(tally))
+                await add(connection, tally)
                 if erased:
                     await connection.execute(_ERASED, sorted(erased), last)
             return True
@@ -122,24 +112,25 @@ class PostgresUsage:
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
         period, mark = question.period, after or _FIRST
         asked = (question.workspace_id, question.key_id, period.start, period.end)
+        granularity = period.granularity
         words: dict[str, str] = {
-            "granularity": period.granularity,
+            "series": f"{'all' if question.of_whole_workspace else 'use'}_{granularity}",
+            "totals": f"{'all' if question.key_id is None else 'use'}_{granularity}",
             "asked": _OF_WORKSPACE if question.key_id is None else _OF_KEY,
         }
         for group, column in _COLUMNS.items():
             words[group] = f'{column} COLLATE "C"' if group in question.groups else "''::text COLLATE \"C\""
         async with self._snapshot() as connection:
-            rows = await connection.fetch(
-                _SERIES.format_map(words),
-                *asked, mark.start, mark.key, mark.outcome, mark.environment, limit,
-            )  # fmt: skip
+            behind = msgspec.structs.astuple(mark)
+            rows = await connection.fetch(_SERIES.format_map(words), *asked, *behind, limit)
             totals = await connection.fetchrow(_TOTALS.format_map(words), *asked)
             seen = await connection.fetchval(_SEEN)
+            kept_from = await connection.fetchval(_KEPT_FROM, granularity)
             last: dict[str, int] = {}
             if question.key_id is not None:
                 last = dict(await connection.fetch(_LAST_USED, question.workspace_id, [question.key_id]))
         points = [Point(Mark(*place), Count(count, cost)) for *place, count, cost in rows]
-        return Reading(points, Count(*totals), seen or 0, last.get(question.key_id or ""))
+        return Reading(points, Count(*totals), seen or 0, last.get(question.key_id or ""), kept_from)
 
     async def last_used(self, workspace_id: str, key_ids: Sequence[str]) -> tuple[dict[str, int], int]:
         async with self._snapshot() as connection:
@@ -171,23 +162,3 @@ class PostgresUsage:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             yield connection
-
-
-def bucket_columns(tally: Tally, granularity: Granularity) -> tuple[list[Any], ...]:
-    """The arguments of `ADD`."""
-    rows = tally.sorted_buckets(granularity)
-    return (
-        [bucket.workspace_id for bucket, _ in rows],
-        [bucket.start for bucket, _ in rows],
-        [bucket.key_id for bucket, _ in rows],
-        [bucket.environment for bucket, _ in rows],
-        [bucket.outcome for bucket, _ in rows],
-        [added.count for _, added in rows],
-        [added.cost for _, added in rows],
-    )
-
-
-def last_used_columns(tally: Tally) -> tuple[list[Any], ...]:
-    """The arguments of `TOUCH`."""
-    rows = tally.sorted_last_used()
-    return [key[0] for key, _ in rows], [key[1] for key, _ in rows], [at for _, at in rows]

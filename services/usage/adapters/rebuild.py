@@ -19,8 +19,8 @@ from keyledger.clock import Clock
 from keyledger.events import Epoch
 from keyledger.server.postgres import CONNECT_TIMEOUT
 from keyledger.wire import RecordedUses
-from services.usage.adapters.postgres import ADD, COUNTERS, TOUCH, bucket_columns, last_used_columns
-from services.usage.domain.period import SIZES
+from services.usage.adapters.deriving import KEPT_FROM, LONGEST_STATEMENT, carry, differing
+from services.usage.adapters.folding import COUNTERS, add
 from services.usage.domain.tally import tally
 
 TABLES = ("progress", *COUNTERS)
@@ -29,27 +29,9 @@ BATCHES = 500
 LITTLE = 50
 """So many batches are few enough to be folded while nobody can read."""
 SWAP_TRIES = 20
-LONGEST_STATEMENT = 300.0
-"""Seconds; the check at the end counts the whole use log again."""
-_LOCK = 0x6B657975
+LOCK = 0x6B657975
+"""Whoever holds this advisory lock has the log and the counters to itself, but for recording and folding."""
 _ERASED = "SELECT workspace_id FROM ledger.erasure"
-_COUNTED = """
-    SELECT workspace_id, minute - minute % $2 AS bucket, key_id, environment, outcome,
-           sum(count)::bigint AS count, sum(cost)::bigint AS cost
-      FROM ledger.use_record WHERE position <= $1 GROUP BY 1, 2, 3, 4, 5
-"""
-_LAST = """
-    SELECT workspace_id, key_id, max(last_at) AS last_at
-      FROM ledger.use_record WHERE position <= $1 GROUP BY 1, 2
-"""
-# Rows that only one side has, those of deleted workspaces aside: they go, on either side, whenever they go.
-_DIFFERING = """
-    SELECT count(*) FROM (
-        (SELECT * FROM ({expected}) e EXCEPT ALL SELECT {columns} FROM usage.{table})
-        UNION ALL (SELECT {columns} FROM usage.{table} EXCEPT ALL SELECT * FROM ({expected}) e)) differing
-     WHERE workspace_id NOT IN (SELECT workspace_id FROM ledger.erasure)
-"""
-_BUCKET_COLUMNS = "workspace_id, bucket, key_id, environment, outcome, count, cost"
 
 
 class UseLog(Protocol):
@@ -94,14 +76,16 @@ class UsageRebuild:
         connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT, command_timeout=LONGEST_STATEMENT)
         try:
             await connection.execute("SET ROLE keyledger_owner")
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                 raise UsageRebuildRuns
             for table in TABLES:
                 await connection.execute(
                     "SELECT usage.make_beside($1::text::regclass, $2)", f"usage.{table}", f"{table}_beside"
                 )
             try:
-                yield cls(connection, log, clock)
+                work = cls(connection, log, clock)
+                work._position = await carry(connection)
+                yield work
             finally:
                 for table in TABLES:
                     await connection.execute(f"DROP TABLE IF EXISTS usage.{table}_beside")
@@ -130,20 +114,7 @@ class UsageRebuild:
 
     async def differing(self) -> dict[str, int]:
         """How many rows of each table are not what the use log adds up to, counted by the database itself."""
-        found: dict[str, int] = {}
-        async with self._connection.transaction(isolation="repeatable_read"):
-            position = await self._connection.fetchval(
-                "SELECT position FROM usage.progress ORDER BY epoch_number DESC LIMIT 1"
-            )
-            for granularity, size in SIZES.items():
-                table = f"use_{granularity}"
-                statement = _DIFFERING.format(expected=_COUNTED, columns=_BUCKET_COLUMNS, table=table)
-                found[table] = await self._connection.fetchval(statement, position or 0, size)
-            last = _DIFFERING.format(
-                expected=_LAST, columns="workspace_id, key_id, last_at", table="key_last_used"
-            )
-            found["key_last_used"] = await self._connection.fetchval(last, position or 0)
-        return found
+        return await differing(self._connection)
 
     async def drop_before(self) -> None:
         """Let go of the tables that were in use before."""
@@ -159,10 +130,7 @@ class UsageRebuild:
         uses = [use for batch in batches for use in batch.uses if use.workspace_id not in self._erased]
         added = tally(uses)
         async with self._connection.transaction():
-            for granularity in SIZES:
-                statement = ADD.format(granularity=f"{granularity}_beside")
-                await self._connection.execute(statement, *bucket_columns(added, granularity))
-            await self._connection.execute(TOUCH.format(beside="_beside"), *last_used_columns(added))
+            await add(self._connection, added, beside="_beside")
         self._position = batches[-1].position
         self._uses += len(uses)
         return len(batches)
@@ -184,6 +152,12 @@ class UsageRebuild:
                     f"DELETE FROM usage.{table}_beside WHERE workspace_id = ANY($1::text[])",  # noqa: S608
                     sorted(erased),
                 )
+            for granularity, first in await self._connection.fetch(KEPT_FROM):
+                for of in ("use", "all"):
+                    await self._connection.execute(
+                        f"DELETE FROM usage.{of}_{granularity}_beside WHERE bucket < $1",  # noqa: S608
+                        first,
+                    )
             await self._connection.execute(
                 "INSERT INTO usage.progress_beside (epoch_line, epoch_number, position) VALUES ($1, $2, $3)",
                 epoch.line,

@@ -1,7 +1,7 @@
 """What a caller asks of the counters, the points that answer it, and the cursor between two pages.
 
-A series is sparse: a bucket without uses has no point. Points are ordered by start, then key, outcome and
-environment.
+A series is sparse: a bucket without uses has no point. Points are ordered by start, then key, outcome,
+environment and external id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from services.usage.domain.tally import Count
 
 MAX_POINTS = 10_000
 MAX_CURSOR = 1024
-GROUPS = ("key", "outcome", "environment")
+GROUPS = ("key", "outcome", "environment", "external_id")
 """What a series may be grouped by, in the order in which points are sorted and CSV columns stand."""
 _LATEST = 2**62
 
@@ -32,6 +32,11 @@ class Question(Struct, frozen=True):
     period: Period
     groups: tuple[str, ...]
 
+    @property
+    def of_whole_workspace(self) -> bool:
+        """Whether no key has to be told from another to answer it."""
+        return self.key_id is None and not {"key", "external_id"} & set(self.groups)
+
 
 class Mark(Struct, frozen=True, order=True, array_like=True):
     """Where a point stands in its series; what the question does not tell apart is empty."""
@@ -40,6 +45,7 @@ class Mark(Struct, frozen=True, order=True, array_like=True):
     key: str = ""
     outcome: str = ""
     environment: str = ""
+    external_id: str = ""
 
 
 class Point(Struct, frozen=True):
@@ -53,13 +59,14 @@ class Reading(Struct, frozen=True):
     """One page of a series, the totals of the whole period, and the state they were all read at.
 
     `position` is the use log's, of the epoch that was folded last; `last_used_at` is there when the
-    question is about one key that was ever used.
+    question is about one key that was ever used. Buckets before `kept_from` were dropped.
     """
 
     points: list[Point]
     totals: Count
     position: int
     last_used_at: int | None = None
+    kept_from: int | None = None
 
 
 class _Cursor(Struct, frozen=True, array_like=True):
@@ -108,7 +115,7 @@ def read_cursor(text: str, asked: bytes) -> tuple[Period, Mark]:
 
 def _plausible(cursor: _Cursor) -> bool:
     times = (cursor.start, cursor.end, cursor.after.start)
-    texts = (cursor.after.key, cursor.after.outcome, cursor.after.environment)
+    texts = msgspec.structs.astuple(cursor.after)[1:]
     # Postgres knows no NUL and no number beyond 64 bits
     return (
         all(-_LATEST < time < _LATEST for time in times)

@@ -11,13 +11,18 @@ from services.usage.domain.period import SIZES, Granularity, bucket_of
 
 
 class Bucket(Struct, frozen=True, order=True):
-    """What is counted apart: the sort order is the order in which rows are locked and answered."""
+    """What is counted apart: the sort order is the order in which rows are locked.
+
+    `external_id` is the key's at the time of use, so that what was used for one owner stays with it; empty
+    for a key without one. A workspace as a whole is the bucket of no key.
+    """
 
     workspace_id: str
     start: int
     key_id: str
     environment: str
     outcome: str
+    external_id: str = ""
 
 
 class Count(Struct, frozen=True):
@@ -43,6 +48,14 @@ class Tally(Struct, frozen=True):
         """The totals of one granularity in the one order that every writer locks rows in."""
         return sorted(self.buckets[granularity].items(), key=lambda item: item[0])
 
+    def sorted_totals(self, granularity: Granularity) -> list[tuple[Bucket, Count]]:
+        """The totals of whole workspaces, in the one order that every writer locks rows in."""
+        totals: dict[Bucket, Count] = {}
+        for each, added in self.buckets[granularity].items():
+            whole = Bucket(each.workspace_id, each.start, "", each.environment, each.outcome)
+            totals[whole] = totals.get(whole, NOTHING) + added
+        return sorted(totals.items(), key=lambda item: item[0])
+
     def sorted_last_used(self) -> list[tuple[tuple[str, str], int]]:
         """Each (workspace, key) with its last use, in the order that every writer locks rows in."""
         return sorted(self.last_used.items())
@@ -55,7 +68,9 @@ def tally(uses: Iterable[Use]) -> Tally:
         added = Count(use.count, use.cost)
         for granularity, counts in totals.buckets.items():
             start = bucket_of(use.minute, granularity)
-            bucket = Bucket(use.workspace_id, start, use.key_id, use.environment, use.outcome)
+            bucket = Bucket(
+                use.workspace_id, start, use.key_id, use.environment, use.outcome, use.external_id
+            )
             counts[bucket] = counts.get(bucket, NOTHING) + added
         key = (use.workspace_id, use.key_id)
         totals.last_used[key] = max(totals.last_used.get(key, use.last_at), use.last_at)

@@ -66,10 +66,11 @@ class Gateway:
         self._address = address
         self._ours = tuple(f"{prefix}_" for prefix in checks.verifier.prefixes)
 
-    def decide(self, fields: Fields, query: bytes) -> Answer:
+    def decide(self, fields: Fields, query: bytes, *, patient: bool = False) -> Answer:
         """The answer; refuses with `invalid_request` for two keys, or requirements that are not well formed.
 
-        `query` is empty below `/v1/gateway`.
+        `query` is empty below `/v1/gateway`. To who is `patient` it raises `Ungranted` where only a grant is
+        missing.
         """
         token = presented(fields, self._ours)
         if token is None:
@@ -82,7 +83,7 @@ class Gateway:
             if told.status == 401:
                 return told
             raise
-        return answer(self._checks.judge(token, needs), now=self._now())
+        return answer(self._checks.judge(token, needs, patient=patient), now=self._now())
 
 
 def wants_403(query: bytes) -> bool:

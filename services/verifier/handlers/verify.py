@@ -30,12 +30,15 @@ from keyledger.verification.verdict import (
     SCOPE,
     VALID,
     Needs,
+    Ungranted,
     Verdict,
 )
 from services.verifier.handlers.tally import Tally
 
 MAX_BATCH = 1000
 MAX_SOUND = 4096
+BATCH_PATIENCE = 0.2
+"""Seconds for which all of a batch together waits for grants."""
 SLICE = 100
 """Verdicts of a batch that are given before anything else has its turn: a millisecond or so."""
 T = TypeVar("T")
@@ -129,19 +132,26 @@ class Checks:
         self.verifier = verifier
         self._tally = tally
 
-    def judge(self, token: str, needs: Needs, *, max_staleness: float | None = None) -> Verdict:
-        """One verdict, counted and timed. What is answered alike takes alike long: `EVEN` seconds."""
+    def judge(
+        self, token: str, needs: Needs, *, max_staleness: float | None = None, patient: bool = False
+    ) -> Verdict:
+        """One verdict, counted and timed. What is answered alike takes alike long: `EVEN` seconds.
+
+        To who is `patient` it raises `Ungranted` where only a grant is missing.
+        """
         began = stopwatch()
-        verdict = self.verifier.judge(token, needs, max_staleness=max_staleness)
+        verdict = self.verifier.judge(token, needs, max_staleness=max_staleness, patient=patient)
         self._tally.count(verdict.code, stopwatch() - began)
         if verdict.code in _ALIKE:
             while stopwatch() - began < EVEN:
                 pass
         return verdict
 
-    def _counted(self, token: str, needs: Needs, max_staleness: float | None) -> Verdict:
+    def _counted(
+        self, token: str, needs: Needs, max_staleness: float | None, *, patient: bool = False
+    ) -> Verdict:
         began = stopwatch()
-        verdict = self.verifier.judge(token, needs, max_staleness=max_staleness)
+        verdict = self.verifier.judge(token, needs, max_staleness=max_staleness, patient=patient)
         self._tally.count(verdict.code, stopwatch() - began)
         return verdict
 
@@ -152,9 +162,10 @@ class Checks:
         if (request.min_position is not UNSET or request.epoch is not UNSET) and not self._has(request):
             raise Waits
         try:
-            return _encode(_told(self.judge(request.key, needs, max_staleness=_staleness(request))))
-        except Unproven:
+            verdict = self.judge(request.key, needs, max_staleness=_staleness(request), patient=True)
+        except (Unproven, Ungranted):
             raise Waits from None
+        return _encode(_told(verdict))
 
     async def verify(self, body: bytes, content_type: str | None) -> bytes:
         """Answer one request; refuses what the contract answers with 400, 415 and 503."""
@@ -162,11 +173,10 @@ class Checks:
         needs = _needs(request)
         if request.min_position is not UNSET or request.epoch is not UNSET:
             await self._reached(request)
-        try:
-            verdict = self._judged(request, needs)
-        except Unproven as unproven:
-            await self.verifier.prove(unproven)
-            verdict = self._judged(request, needs)
+        staleness = _staleness(request)
+        verdict = await self.verifier.settled(
+            lambda patient: self.judge(request.key, needs, max_staleness=staleness, patient=patient)
+        )
         return _encode(_told(verdict))
 
     async def batch(self, body: bytes, content_type: str | None) -> bytes:
@@ -182,22 +192,34 @@ class Checks:
         async for at, (request, needs) in _in_slices(asked):
             if needs.cost > 1:
                 self._affordable(at, request, needs)
-        return _encode(BatchBody([_told(self._in_turn(*each)) async for _, each in _in_slices(asked)]))
+        verdicts: list[VerdictBody] = []
+        patience = BATCH_PATIENCE
+        async for _, (request, needs) in _in_slices(asked):
+            try:
+                verdict = self._in_turn(request, needs, patient=patience > 0)
+            except Ungranted:
+                began = stopwatch()
+                verdict = await self._settled(request, needs, patience)
+                patience -= stopwatch() - began
+            verdicts.append(_told(verdict))
+        return _encode(BatchBody(verdicts))
 
-    def _in_turn(self, request: VerifyRequest, needs: Needs) -> Verdict:
+    async def _settled(self, request: VerifyRequest, needs: Needs, patience: float) -> Verdict:
+        return await self.verifier.settled(
+            lambda patient: self._in_turn(request, needs, patient=patient), most=patience
+        )
+
+    def _in_turn(self, request: VerifyRequest, needs: Needs, *, patient: bool) -> Verdict:
         """The verdict on one of a batch, of which a cost that was affordable a moment ago is no defect."""
         # a thousand refusals that are held back would hold up everybody else
         try:
-            return self._counted(request.key, needs, _staleness(request))
+            return self._counted(request.key, needs, _staleness(request), patient=patient)
         except Refusal as refusal:
             if refusal.code != "cost_exceeds_limit":
                 raise
         # the limit was lowered while others of the batch were judged
         looked = self._counted(request.key, msgspec.structs.replace(needs, cost=0), _staleness(request))
         return msgspec.structs.replace(looked, code=RATE_LIMITED)
-
-    def _judged(self, request: VerifyRequest, needs: Needs) -> Verdict:
-        return self.judge(request.key, needs, max_staleness=_staleness(request))
 
     def _has(self, request: VerifyRequest) -> bool:
         """Whether what the request asks to be applied is applied."""

@@ -13,6 +13,7 @@ from keyledger.errors import Refusal, invalid_request, unavailable
 from keyledger.server.edge import BODY_LIMIT
 from keyledger.verification.answer import Answer
 from keyledger.verification.proving import Unproven
+from keyledger.verification.verdict import Ungranted
 from services.verifier.handlers.fields import Fields
 from services.verifier.handlers.verify import Waits
 from services.verifier.listener.answering import answer_later, answer_now
@@ -280,7 +281,7 @@ class Connection(asyncio.Protocol):
                 answer = endpoints.told(content, fields)
             else:
                 answer = answer_now(endpoints, self._route, head)
-        except (Waits, Unproven):
+        except (Waits, Unproven, Ungranted):
             self._held = True
             self.deadline = _NEVER
             self._task = asyncio.create_task(self._finish(body, keep=keep), name="answer later")

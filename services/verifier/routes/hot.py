@@ -20,6 +20,7 @@ from keyledger.server.problems import describe
 from keyledger.token import Secret
 from keyledger.verification.answer import Answer, Header, denied_as_403, header
 from keyledger.verification.proving import Unproven
+from keyledger.verification.verdict import Ungranted
 from services.verifier.handlers.fields import Fields
 from services.verifier.handlers.gateway import Gateway, wants_403
 from services.verifier.handlers.verify import Checks
@@ -89,25 +90,23 @@ class Endpoints:
         return await self._decided(fields, body, self._checks.batch)
 
     async def gateway(self, fields: Fields, query: bytes) -> Answer:
-        """`ANY /v1/gateway[/…]`; `query` is empty below it. Waits only for a key that has to be proven."""
+        """`ANY /v1/gateway[/…]`; `query` is empty below it. Waits for what has to be proven or granted."""
         try:
-            return self.gateway_now(fields, query)
-        except Unproven as unproven:
+            return await self._checks.verifier.settled(
+                lambda patient: self.gateway_now(fields, query, patient=patient)
+            )
+        except Refusal as refusal:
             request_id = self.request_id(fields)
-            try:
-                await self._checks.verifier.prove(unproven)
-                return self.gateway_now(fields, query)
-            except Refusal as refusal:
-                answer = _refused(refusal, fields, request_id)
-                return _named(denied_as_403(answer) if wants_403(query) else answer, request_id)
+            answer = _refused(refusal, fields, request_id)
+            return _named(denied_as_403(answer) if wants_403(query) else answer, request_id)
 
-    def gateway_now(self, fields: Fields, query: bytes) -> Answer:
-        """As `gateway`, without waiting; raises `Unproven`, and nothing else."""
+    def gateway_now(self, fields: Fields, query: bytes, *, patient: bool = True) -> Answer:
+        """As `gateway`, without waiting; raises `Unproven`, to the patient `Ungranted`, and nothing else."""
         request_id = self.request_id(fields)
         try:
             self._admit(fields)
-            answer = self._gateway.decide(fields, query)
-        except Unproven:
+            answer = self._gateway.decide(fields, query, patient=patient)
+        except (Unproven, Ungranted):
             raise
         except Exception as error:
             answer = _failed(error, fields, request_id)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from keyledger.events import Environment, RateLimit
+from keyledger.events import Environment, Quota, RateLimit
 from keyledger.token import Secret
 
 
@@ -24,7 +24,7 @@ class Workspace(Struct, frozen=True, kw_only=True):
     suspended: bool
     created_at: datetime
     version: int
-    quota: Any = None
+    quota: Quota | None = None
     position: int | None = None
     epoch: str | None = None
 
@@ -186,12 +186,16 @@ class UsageCount(Struct, frozen=True):
 
 
 class UsagePoint(UsageCount, frozen=True, kw_only=True):
-    """The uses of one bucket; what the series is not grouped by is None."""
+    """The uses of one bucket; what the series is not grouped by is None.
+
+    `external_id` is the key's at the time of use, None for a key without one, too.
+    """
 
     start: datetime
     key: str | None = None
     outcome: str | None = None
     environment: str | None = None
+    external_id: str | None = None
 
 
 class UsageSeries(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.client.caller import PAGE, Caller, workspace_path
 from keyledger.client.records import DeletedWorkspace, Workspace
-from keyledger.events import RateLimit
+from keyledger.events import Quota, RateLimit
 
 
 class _WorkspacePage(Struct):
@@ -49,10 +49,11 @@ class Workspaces:
         name: str | UnsetType = UNSET,
         rate_limit: RateLimit | UnsetType = UNSET,
         suspended: bool | UnsetType = UNSET,
+        quota: Quota | None | UnsetType = UNSET,
         if_match: str | None = None,
     ) -> Workspace:
         """Change what is given; not tried again, since a repetition is a change of its own."""
-        body = {"name": name, "rate_limit": rate_limit, "suspended": suspended}
+        body = {"name": name, "rate_limit": rate_limit, "suspended": suspended, "quota": quota}
         return await self._caller.call(
             "PATCH", workspace_path(workspace_id), Workspace, body=body, if_match=if_match
         )

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from keyledger.errors import invalid_request
-from keyledger.verification.limits import Limits, LimitState, beyond
+from keyledger.verification.limits import QUOTAS, Limits, LimitState, beyond, tightest
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
 from keyledger.verification.verdict import (
     DISABLED,
@@ -29,6 +29,7 @@ from keyledger.verification.verdict import (
     WORKSPACE_SUSPENDED,
     WRONG_ENVIRONMENT,
     Needs,
+    code_of,
     covers,
     demands,
     ended,
@@ -111,9 +112,15 @@ def _decided(case: Case, limits: Limits | None) -> tuple[str, LimitState | None]
     for demand in asked:
         if cost > demand.limit:
             raise beyond(demand)
-    # the tightest has the least left: what fits there fits everywhere
-    limit = limits.spend(asked, 0, case.now).tightest
-    return RATE_LIMITED if cost and limit.remaining < cost else VALID, limit
+    # of rate limits and of quotas the tightest has the least left: what fits there fits in all of them
+    rates = limits.spend([demand for demand in asked if demand.policy not in QUOTAS], 0, case.now).tightest
+    quotas = [demand for demand in asked if demand.policy in QUOTAS]
+    if not quotas or (cost and rates.remaining < cost):
+        return code_of(rates) if cost and rates.remaining < cost else VALID, rates
+    quota = limits.spend(quotas, 0, case.now).tightest
+    if cost and quota.remaining < cost:
+        return code_of(quota), quota
+    return VALID, tightest([rates, quota])
 
 
 def _key(case: Case, _: LimitState | None) -> str:
@@ -167,6 +174,16 @@ def _scopes(case: Case, _: LimitState | None) -> str:
 def _rate_limit(case: Case, limit: LimitState | None) -> str | None:
     if limit is None:
         return None
+    if limit.policy in QUOTAS:
+        return "The rate limits have more left than the quota."
+    return _left(case, limit)
+
+
+def _quota(case: Case, limit: LimitState | None) -> str | None:
+    return _left(case, limit) if limit is not None and limit.policy in QUOTAS else None
+
+
+def _left(case: Case, limit: LimitState) -> str:
     return (
         f"{limit.remaining} of {limit.limit} are left to the {limit.policy} until "
         f"{_time(limit.reset * SECOND)}; the cost is {case.needs.cost}."
@@ -200,12 +217,12 @@ _CHECKS: tuple[tuple[str, str, Callable[[Case, LimitState | None], str | None]],
     ("ip", IP_NOT_ALLOWED, _ip),
     ("scopes", INSUFFICIENT_PERMISSIONS, _scopes),
     ("rate_limit", RATE_LIMITED, _rate_limit),
-    ("quota", QUOTA_EXCEEDED, _nothing),
+    ("quota", QUOTA_EXCEEDED, _quota),
 )
 _LEFT_OUT = {
     "token": "No token is given: the secret counts as proven.",
     "rate_limit": "What was spent then is not kept.",
-    "quota": "There are no quotas.",
+    "quota": "There is no quota, or the rate limits have less left.",
 }
 CHECKS = tuple(check for check, _, _ in _CHECKS)
 """The checks in the order in which they are made."""

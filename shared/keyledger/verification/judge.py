@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from keyledger.clock import Clock
 from keyledger.digest import Peppers, foreign
@@ -30,6 +31,7 @@ from keyledger.verification.verdict import (
     SCOPE,
     VALID,
     Needs,
+    Ungranted,
     Verdict,
     judge,
     parse_address,
@@ -43,6 +45,7 @@ READY_WITHIN = 30.0
 READY_LOOK = 0.01
 """Seconds between two looks of whoever waits for the keys to be loaded."""
 KEPT_NEEDS = 4096
+T = TypeVar("T")
 _NOT_YET = ("starting", "stale")
 _LOOK = Needs(cost=0)
 
@@ -93,6 +96,7 @@ class Judge:
         """Begin to follow and to report; `check` refuses with `unavailable` until the log is read."""
         if self.uses is not None:
             await self.uses.start()
+        await self.limits.start()
         if self._proofs is not None:
             await self._proofs.start()
         await self.follower.start()
@@ -103,6 +107,7 @@ class Judge:
             await self._proofs.stop()
         await self.follower.stop()
         await self.follower.leave()
+        await self.limits.stop()
         if self.uses is not None:
             await self.uses.stop()
 
@@ -144,6 +149,9 @@ class Judge:
     ) -> Verdict:
         """The verdict on `token`, whose use is reported unless `cost` is 0. Never waits.
 
+        So without a token of a limit in hand it says that the limit is reached, even where a grant would come
+        a moment later; `verify` waits for it.
+
         Refuses with `invalid_request` for needs that no key could be asked for, `cost_exceeds_limit`, and
         `stale` or `unavailable` when nothing can be said now. `Unproven`, which is `busy`, asks for `verify`
         or `prove` first. `max_staleness` is in seconds, and never beyond the judge's own.
@@ -165,7 +173,8 @@ class Judge:
         epoch: str | None = None,
     ) -> Verdict:
         """As `check`, and as `POST /v1/verify`: waits for `min_position` of `epoch`, for a second at most,
-        and has a secret proven that only the key service can tell.
+        for a grant as long as it is worth, and has a secret proven that only the key service can
+        tell.
 
         Refuses besides with `position_not_reached`, and with `busy` when nobody proves it in time.
         """
@@ -173,14 +182,36 @@ class Judge:
         needs = needs_of(scopes=scopes, environments=environments, ip=ip, cost=cost)
         if min_position is not None or epoch is not None:
             await self.reached(min_position or 0, epoch)
-        try:
-            return self.judge(token, needs, max_staleness=max_staleness)
-        except Unproven as unproven:
-            await self.prove(unproven)
-        return self.judge(token, needs, max_staleness=max_staleness)
+        return await self.settled(
+            lambda patient: self.judge(token, needs, max_staleness=max_staleness, patient=patient)
+        )
 
-    def judge(self, text: str, needs: Needs, *, max_staleness: float | None = None) -> Verdict:
-        """As `check`, for needs that are known to be well formed."""
+    async def settled(self, decide: Callable[[bool], T], *, most: float = math.inf) -> T:
+        """What `decide` answers in the end: called with whether it may raise `Ungranted`, again after each
+        wait, and once more when the key service has told about a token. Waits at most `most` seconds for
+        grants, and never longer than they are worth.
+        """
+        now = asyncio.get_running_loop().time
+        proven, patient = False, most > 0
+        began: float | None = None
+        while True:
+            try:
+                return decide(patient)
+            except Unproven as unproven:
+                if proven:
+                    raise
+                await self.prove(unproven)
+                proven = True
+            except Ungranted as missing:
+                began = now() if began is None else began
+                left = began + min(most, missing.patience) - now()
+                await self.limits.granted(missing.demands, missing.cost, max(0.0, left))
+                patient = now() < began + min(most, missing.patience)
+
+    def judge(
+        self, text: str, needs: Needs, *, max_staleness: float | None = None, patient: bool = False
+    ) -> Verdict:
+        """As `check`, for needs that are known to be well formed; to the patient it raises `Ungranted`."""
         age = self.follower.age()
         if age > self.max_staleness or (max_staleness is not None and not age <= max_staleness):
             raise self._stale()
@@ -206,6 +237,7 @@ class Judge:
             now,
             store.position,
             int(age * 1000),
+            patient,
         )
         if verdict.code == NOT_FOUND and self._undecided(presented, text, record):
             raise Unproven(text)

@@ -1,33 +1,43 @@
-"""Rate limits: what a check may spend, without an await.
+"""Limits: what a check may spend, without an await.
 
-`FixedWindow` counts in this process alone, in epoch-aligned cells: exact for one verifier. Grants take its
-place behind the same port when several verifiers share one limit.
+`FixedWindow` counts in this process alone, in cells: exact for one verifier. `GrantedLimits` is behind the
+same port, and shares the limits among any number of verifiers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from keyledger.errors import Refusal
+from keyledger.grants import span
 
 SECOND = 1_000_000
 SWEEP_FROM = 1024
 """Cells kept before the first look for those that ended."""
 
 
-class Demand(Struct, frozen=True, gc=False):
-    """One limit that a check must keep: at most `limit` units per `window` seconds for this holder.
+WORKSPACE_QUOTA, KEY_QUOTA = "workspace-quota", "key-quota"
+QUOTAS = frozenset({WORKSPACE_QUOTA, KEY_QUOTA})
+"""The policies of quotas; a rate limit that refuses as well is told first."""
 
-    `policy` names it in the `RateLimit` header fields.
+T = TypeVar("T")
+
+
+class Demand(Struct, frozen=True, gc=False):
+    """One limit that a check must keep: at most `limit` units in each cell of `window` for this holder.
+
+    `window` is seconds, or a calendar period (`day`, `month`). `policy` names it in the `RateLimit` header
+    fields. `on_outage` says what holds while no grants can be had.
     """
 
     policy: str
     holder: str
     limit: int
-    window: int
+    window: int | str
+    on_outage: str = "static"
 
 
 class LimitState(Struct, frozen=True, gc=False):
@@ -41,31 +51,49 @@ class LimitState(Struct, frozen=True, gc=False):
 
 
 class Spending(Struct, frozen=True, gc=False):
-    """Whether the cost was spent, and the tightest of the limits afterwards."""
+    """Whether the cost was spent, and the tightest of the limits afterwards, of those that refused if any.
+
+    `later`: it was not, and may be in a moment; nothing is decided yet.
+    """
 
     allowed: bool
     tightest: LimitState
+    later: bool = False
 
 
 class Limits(Protocol):
     """Where checks spend."""
 
-    def spend(self, demands: Sequence[Demand], cost: int, now: int) -> Spending:
+    def spend(self, demands: Sequence[Demand], cost: int, now: int, *, patient: bool = False) -> Spending:
         """Spend `cost` on every demand or on none; a cost of 0 only looks, and is always allowed.
 
-        `now` is wall time in µs. Refuses with `cost_exceeds_limit` what no cell could ever hold.
+        `now` is wall time in µs. `patient`: the caller can await `granted` when the answer is `later`.
+        Refuses with `cost_exceeds_limit` what no cell could ever hold.
         """
+        ...
+
+    async def granted(self, demands: Sequence[Demand], cost: int, within: float) -> None:
+        """Wait until it is worth asking again, `within` seconds at most."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to get hold of what can be spent."""
+        ...
+
+    async def stop(self) -> None:
+        """End, and give back what is held."""
         ...
 
 
 class _Cell:
-    """One window of one holder, which ends at `ends` (µs). Its limit only ever falls."""
+    """One cell of one holder, which ends at `ends` (µs). Its limit and what is shown only ever fall."""
 
-    __slots__ = ("ends", "limit", "spent")
+    __slots__ = ("ends", "limit", "shown", "spent", "window")
 
-    def __init__(self, ends: int, limit: int) -> None:
-        self.ends = ends
-        self.limit = limit
+    def __init__(self, start: int, end: int, limit: int) -> None:
+        self.window = end - start
+        self.ends = end * SECOND
+        self.limit = self.shown = limit
         self.spent = 0
 
 
@@ -76,7 +104,7 @@ class FixedWindow:
     """
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[str, int], _Cell] = {}
+        self._cells: dict[tuple[str, int | str], _Cell] = {}
         self._now = 0
         self._sweep_at = SWEEP_FROM
 
@@ -85,7 +113,16 @@ class FixedWindow:
         """How many cells are in memory."""
         return len(self._cells)
 
-    def spend(self, demands: Sequence[Demand], cost: int, now: int) -> Spending:
+    async def granted(self, demands: Sequence[Demand], cost: int, within: float) -> None:
+        """At once: nothing ever comes later here."""
+
+    async def start(self) -> None:
+        """Nothing to get hold of."""
+
+    async def stop(self) -> None:
+        """Nothing to give back."""
+
+    def spend(self, demands: Sequence[Demand], cost: int, now: int, *, patient: bool = False) -> Spending:
         if now > self._now:  # noqa: PLR1730 (this is the hot path: a call costs more)
             self._now = now
         if len(demands) == 1:
@@ -96,7 +133,7 @@ class FixedWindow:
                 if cost > demand.limit:
                     raise beyond(demand)
                 if cell.limit - cell.spent < cost:
-                    return Spending(False, _state(demand, cell))
+                    return Spending(False, _refused(demand, cell))
                 cell.spent += cost
             return Spending(True, _state(demand, cell))
         return self._spend_all(demands, cost)
@@ -107,13 +144,14 @@ class FixedWindow:
             for demand in demands:
                 if cost > demand.limit:
                     raise beyond(demand)
-            short = [at for at, cell in enumerate(cells) if cell.limit - cell.spent < cost]
+            pairs = zip(demands, cells, strict=True)
+            short = [(demand, cell) for demand, cell in pairs if cell.limit - cell.spent < cost]
             if short:
-                return Spending(False, _tightest([_state(demands[at], cells[at]) for at in short]))
+                return Spending(False, tightest([_refused(*each) for each in first_refused(short)]))
             for cell in cells:
                 cell.spent += cost
         states = [_state(demand, cell) for demand, cell in zip(demands, cells, strict=True)]
-        return Spending(True, _tightest(states))
+        return Spending(True, tightest(states))
 
     def _cell(self, demand: Demand) -> _Cell:
         """The current cell of this demand; it is never older than one that was handed out before."""
@@ -122,8 +160,8 @@ class FixedWindow:
         if cell is None or cell.ends <= self._now:
             if cell is None and len(self._cells) >= self._sweep_at:
                 self._sweep()
-            size = demand.window * SECOND
-            cell = self._cells[name] = _Cell(self._now - self._now % size + size, demand.limit)
+            start, end = span(demand.window, self._now // SECOND)
+            cell = self._cells[name] = _Cell(start, end, demand.limit)
         elif demand.limit < cell.limit:
             cell.limit = demand.limit
         return cell
@@ -143,12 +181,24 @@ def beyond(demand: Demand) -> Refusal:
     )
 
 
+def tightest(states: list[LimitState]) -> LimitState:
+    """The one that stops its caller first; of equals the one that lasts longest."""
+    return min(states, key=lambda state: (state.remaining, -state.reset))
+
+
+def first_refused(short: list[tuple[Demand, T]]) -> list[tuple[Demand, T]]:
+    """Of the limits that refuse, those that are told: rate limits before quotas."""
+    return [each for each in short if each[0].policy not in QUOTAS] or short
+
+
 def _state(demand: Demand, cell: _Cell) -> LimitState:
     # less than nothing is left when the limit was lowered after more had been spent
     left = cell.limit - cell.spent if cell.limit > cell.spent else 0
-    return LimitState(demand.policy, cell.limit, left, cell.ends // SECOND, demand.window)
+    cell.shown = min(cell.shown, left)
+    return LimitState(demand.policy, cell.limit, cell.shown, cell.ends // SECOND, cell.window)
 
 
-def _tightest(states: list[LimitState]) -> LimitState:
-    """The one that stops its caller first; of equals the one that lasts longest."""
-    return min(states, key=lambda state: (state.remaining, -state.reset))
+def _refused(demand: Demand, cell: _Cell) -> LimitState:
+    """Who is refused has nothing left, and nobody is shown more afterwards."""
+    cell.shown = 0
+    return _state(demand, cell)

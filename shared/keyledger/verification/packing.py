@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from keyledger.events import RateLimit
+from keyledger.events import Quota, RateLimit
 from keyledger.verification.lost import denies_something
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
 from keyledger.verification.record_ids import SIZE, WORKSPACE, text_id
@@ -49,6 +49,11 @@ class _Limit(Struct, array_like=True, gc=False):
     on_outage: str | None = None
 
 
+class _Quota(Struct, array_like=True, gc=False):
+    limit: int
+    period: str
+
+
 class _Key(Struct, array_like=True, gc=False):
     environment: int
     name: str
@@ -60,6 +65,7 @@ class _Key(Struct, array_like=True, gc=False):
     rate_limit: _Limit | None
     external_id: str | None
     metadata: int | dict[str, str] | None
+    quota: _Quota | None = None
 
 
 class _Workspace(Struct, array_like=True, gc=False):
@@ -68,6 +74,7 @@ class _Workspace(Struct, array_like=True, gc=False):
     suspended: bool
     unreadable: bool
     deleted: bool
+    quota: _Quota | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -155,6 +162,7 @@ class Packing:
             _limit(record.rate_limit),
             record.external_id,
             (dict(record.metadata) or None) if metadata is None else metadata,
+            _packed_quota(record.quota),
         )
         flags = (
             (DENIES if denies_something(record) else 0)
@@ -186,6 +194,7 @@ class Packing:
             flags & _REVOKED != 0,
             flags & _UNREADABLE != 0,
             it.version,
+            _quota(it.quota),
         )
 
     def workspace(self, row: bytes, owner: bytes, record: WorkspaceRecord) -> bytes:
@@ -196,6 +205,7 @@ class Packing:
             record.suspended,
             record.unreadable,
             record.deleted,
+            _packed_quota(record.quota),
         )
         denies = record.suspended or record.unreadable or record.deleted
         return _sealed(row, DENIES if denies else 0, owner, _encode(packed))
@@ -205,7 +215,8 @@ class Packing:
         _unsealed(row, packed)
         it = _decode_workspace(memoryview(packed)[_HEAD:])
         limit = _rate_limit(it.rate_limit)
-        return WorkspaceRecord(workspace_id, it.name, limit, it.suspended, it.unreadable, it.deleted)
+        quota = _quota(it.quota)
+        return WorkspaceRecord(workspace_id, it.name, limit, it.suspended, it.unreadable, it.deleted, quota)
 
     def _secret(self, secret: SecretRecord) -> _Secret:
         number = self._words.number
@@ -254,6 +265,14 @@ def _limit(limit: RateLimit | None) -> _Limit | None:
 
 def _rate_limit(limit: _Limit) -> RateLimit:
     return RateLimit(limit.limit, limit.window_seconds, limit.on_outage)  # type: ignore[arg-type]
+
+
+def _packed_quota(quota: Quota | None) -> _Quota | None:
+    return None if quota is None else _Quota(quota.limit, quota.period)
+
+
+def _quota(quota: _Quota | None) -> Quota | None:
+    return None if quota is None else Quota(quota.limit, quota.period)  # type: ignore[arg-type]
 
 
 def _word(encoded: bytes) -> Word:

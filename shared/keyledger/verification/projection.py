@@ -27,6 +27,7 @@ from keyledger.events import (
     KeyTextChange,
     LostDenial,
     PepperEvent,
+    Quota,
     RateLimit,
     SecretDigested,
     SecretRetired,
@@ -78,6 +79,7 @@ class KeyRecord(Struct, frozen=True):
     revoked: bool = False
     unreadable: bool = False
     version: int = 1
+    quota: Quota | None = None
 
     def __repr__(self) -> str:
         # names, metadata and digests are nobody's business in a log
@@ -93,6 +95,7 @@ class WorkspaceRecord(Struct, frozen=True):
     suspended: bool = False
     unreadable: bool = False
     deleted: bool = False
+    quota: Quota | None = None
 
     def __repr__(self) -> str:
         return f"WorkspaceRecord({self.workspace_id})"
@@ -218,6 +221,7 @@ def _created(record: KeyRecord | None, event: KeyCreated | KeyImported, followed
         metadata=text.metadata if text else {},
         unreadable=text is None,
         version=followed.version,
+        quota=event.quota,
     )
     found_by = tuple(event.secret.digests.values()) if foreign else ()
     return Change(key=created, unreadable=None if text else "its text is sealed", found_by=found_by)
@@ -231,6 +235,7 @@ def _changed(record: KeyRecord, event: KeyChanged) -> KeyRecord:
         expires_at=record.expires_at if event.expires_at is UNSET else event.expires_at,
         rate_limit=record.rate_limit if event.rate_limit is UNSET else event.rate_limit,
         enabled=record.enabled if event.enabled is UNSET else event.enabled,
+        quota=record.quota if event.quota is UNSET else event.quota,
         **_text_changes(text),
         unreadable=record.unreadable or isinstance(event.private, bytes),
     )
@@ -281,7 +286,9 @@ def _workspace_change(record: WorkspaceRecord | None, event: WorkspaceEvent, fol
     text = event.private if isinstance(event.private, WorkspaceText) else WorkspaceText()
     if isinstance(event, WorkspaceCreated):
         name = "" if text.name is UNSET else text.name
-        return Change(workspace=WorkspaceRecord(followed.stream_id, name, event.rate_limit))
+        return Change(
+            workspace=WorkspaceRecord(followed.stream_id, name, event.rate_limit, quota=event.quota)
+        )
     if record is None:
         return Change(unreadable="the workspace is not known")
     changed = replace(
@@ -289,5 +296,6 @@ def _workspace_change(record: WorkspaceRecord | None, event: WorkspaceEvent, fol
         name=record.name if text.name is UNSET else text.name,
         rate_limit=record.rate_limit if event.rate_limit is UNSET else event.rate_limit,
         suspended=record.suspended if event.suspended is UNSET else event.suspended,
+        quota=record.quota if event.quota is UNSET else event.quota,
     )
     return Change(workspace=changed, denies=True)

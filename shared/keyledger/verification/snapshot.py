@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from keyledger.events import Epoch, RateLimit
+from keyledger.events import Epoch, Quota, RateLimit
 from keyledger.verification.ports import FeedUnavailable, NotServed
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord, deleted
 from keyledger.verification.store import Store
@@ -21,6 +21,7 @@ from keyledger.wire import (
     SNAPSHOT_MEANING,
     KeyState,
     LimitState,
+    QuotaState,
     SecretState,
     SnapshotPage,
     WorkspaceState,
@@ -110,6 +111,7 @@ def key_record(state: KeyState) -> KeyRecord:
         body.enabled,
         body.revoked_at is not None,
         version=state.version,
+        quota=_quota(body.quota),
     )
 
 
@@ -118,7 +120,8 @@ def workspace_record(state: WorkspaceState) -> WorkspaceRecord:
     body = state.body
     if body.deleted or body.rate_limit is None:
         return deleted(state.workspace_id)
-    return WorkspaceRecord(state.workspace_id, body.name, _limit(body.rate_limit), body.suspended)
+    limit, quota = _limit(body.rate_limit), _quota(body.quota)
+    return WorkspaceRecord(state.workspace_id, body.name, limit, body.suspended, quota=quota)
 
 
 def _secret(secret: SecretState) -> SecretRecord:
@@ -130,3 +133,7 @@ def _secret(secret: SecretState) -> SecretRecord:
 
 def _limit(limit: LimitState) -> RateLimit:
     return msgspec.convert(limit, RateLimit, from_attributes=True)
+
+
+def _quota(quota: QuotaState | None) -> Quota | None:
+    return None if quota is None else msgspec.convert(quota, Quota, from_attributes=True)

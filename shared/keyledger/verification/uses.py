@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict
+from typing import TypeAlias
 
 import msgspec
 
@@ -37,6 +38,10 @@ _NEXT_SEQ = msgspec.msgpack.Decoder(int)
 _log = logging.getLogger(__name__)
 
 
+_Name: TypeAlias = "tuple[str, int, str, str | None]"
+"""Key, minute, outcome, and the external id that the key had then."""
+
+
 class _Sum:
     """The uses of one key with one outcome in one minute."""
 
@@ -61,7 +66,7 @@ class Uses:
         self._boot = boot
         self._seq = 0
         self._max_sums = max_sums
-        self._sums: dict[tuple[str, int, str], _Sum] = {}
+        self._sums: dict[_Name, _Sum] = {}
         self._firsts: list[tuple[str, int]] = []
         self._told: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._spooling: asyncio.Task[None] | None = None
@@ -72,7 +77,7 @@ class Uses:
 
     def count(self, record: KeyRecord, outcome: str, *, cost: int, now: int) -> None:
         """One use of this key at `now` (µs) met this outcome and spent `cost`. Never waits."""
-        name = (record.key_id, now - now % MINUTE, outcome)
+        name = (record.key_id, now - now % MINUTE, outcome, record.external_id)
         entry = self._sums.get(name)
         if entry is None:
             if len(self._sums) >= self._max_sums:
@@ -196,7 +201,7 @@ class Uses:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
             self._spooled.set()
 
-    def _drop(self, taken: dict[tuple[str, int, str], _Sum], why: str) -> None:
+    def _drop(self, taken: dict[_Name, _Sum], why: str) -> None:
         lost = sum(entry.count for entry in taken.values())
         self.dropped += lost
         _log.error("%d uses are dropped: %s", lost, why)
@@ -211,8 +216,8 @@ def _is_batch(body: bytes) -> bool:
     return True
 
 
-def _use(name: tuple[str, int, str], entry: _Sum) -> Use:
-    key_id, minute, outcome = name
+def _use(name: _Name, entry: _Sum) -> Use:
+    key_id, minute, outcome, external_id = name
     return Use(
         entry.workspace_id,
         key_id,
@@ -222,4 +227,5 @@ def _use(name: tuple[str, int, str], entry: _Sum) -> Use:
         entry.count,
         entry.cost,
         entry.last_at,
+        external_id or "",
     )

@@ -16,8 +16,16 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from keyledger.digest import Peppers
+from keyledger.grants import is_quick
 from keyledger.token import Token, Unparsed
-from keyledger.verification.limits import Demand, Limits, LimitState
+from keyledger.verification.limits import (
+    KEY_QUOTA,
+    QUOTAS,
+    WORKSPACE_QUOTA,
+    Demand,
+    Limits,
+    LimitState,
+)
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -52,6 +60,8 @@ CODES = (
 )
 """Every code, in the order of the checks."""
 
+QUICK_PATIENCE, COMMITTED_PATIENCE = 0.02, 0.25
+"""Seconds for which a check that is one token short waits for it, by how long its cells are."""
 WILDCARD = "*"
 RESERVED = "keyledger:"
 SCOPE = re.compile(r"\*|[a-z0-9][a-z0-9:._-]{0,63}", re.ASCII)
@@ -131,6 +141,20 @@ class Verdict(Struct, frozen=True, gc=False):
         return self.limit
 
 
+class Ungranted(Exception):
+    """Only tokens are missing, and they may come in a moment; nothing is spent or decided.
+
+    `patience` is for how many seconds they are worth a wait: committed ones are written before they come.
+    """
+
+    def __init__(self, demands: tuple[Demand, ...], cost: int) -> None:
+        super().__init__()
+        self.demands = demands
+        self.cost = cost
+        quick = all(is_quick(demand.window) for demand in demands)
+        self.patience = QUICK_PATIENCE if quick else COMMITTED_PATIENCE
+
+
 def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three steps of it)
     presented: Token | Unparsed,
     text: str | bytes,
@@ -142,10 +166,12 @@ def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three s
     now: int,
     position: int = 0,
     age_ms: int = 0,
+    patient: bool = False,
 ) -> Verdict:
     """Judge the presented `text`, the SHA-256 of a foreign one; `now` is wall time in µs.
 
-    Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed.
+    Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed. To
+    who is `patient` it raises `Ungranted` where only a grant is missing.
     """
     if presented is Unparsed.MALFORMED:
         return Verdict(MALFORMED, None, None, position, age_ms)
@@ -153,9 +179,12 @@ def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three s
     if proven is None or record is None or workspace is None or not known(record, workspace):
         return Verdict(NOT_FOUND, None, None, position, age_ms)
     code = refusal(record, proven, workspace, needs, now)
-    spending = limits.spend(demands(record, workspace), needs.cost if code is None else 0, now)
+    asked, cost = demands(record, workspace), needs.cost if code is None else 0
+    spending = limits.spend(asked, cost, now, patient=patient)
+    if spending.later:
+        raise Ungranted(asked, cost)
     if code is None:
-        code = VALID if spending.allowed else RATE_LIMITED
+        code = VALID if spending.allowed else code_of(spending.tightest)
     return Verdict(code, record, spending.tightest, position, age_ms, proven)
 
 
@@ -240,13 +269,28 @@ def _fitness(record: KeyRecord, needs: Needs) -> str | None:
     return None
 
 
+def code_of(limit: LimitState) -> str:
+    """The code that this limit refuses with."""
+    return QUOTA_EXCEEDED if limit.policy in QUOTAS else RATE_LIMITED
+
+
 def demands(record: KeyRecord, workspace: WorkspaceRecord) -> tuple[Demand, ...]:
-    """The limits that a use of this key must keep: its workspace's, and its own if it has one."""
+    """What a use of this key must keep: the rate limits and quotas of its workspace, and its own."""
     limit, own = workspace.rate_limit, record.rate_limit
-    shared = Demand("workspace", workspace.workspace_id, limit.limit, limit.window_seconds)
-    if own is None:
+    owner, outage = workspace.workspace_id, limit.on_outage or "static"
+    shared = Demand("workspace", owner, limit.limit, limit.window_seconds, outage)
+    if own is None and workspace.quota is None and record.quota is None:
         return (shared,)
-    return (shared, Demand("key", record.key_id, own.limit, own.window_seconds))
+    found = [shared]
+    if own is not None:
+        found.append(Demand("key", record.key_id, own.limit, own.window_seconds, own.on_outage or outage))
+    for policy, holder, quota in (
+        (WORKSPACE_QUOTA, owner, workspace.quota),
+        (KEY_QUOTA, record.key_id, record.quota),
+    ):
+        if quota is not None:
+            found.append(Demand(policy, holder, quota.limit, quota.period, "closed"))
+    return tuple(found)
 
 
 @lru_cache(maxsize=4096)

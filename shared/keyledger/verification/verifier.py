@@ -19,9 +19,11 @@ from keyledger.token import DEFAULT_PREFIX, Secret, is_prefix
 from keyledger.verification.board_follower import BoardFollower
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.feed import HttpFeed
+from keyledger.verification.granted_limits import GrantedLimits
 from keyledger.verification.http_prover import HttpProver
+from keyledger.verification.incarnation import Incarnation
 from keyledger.verification.judge import MAX_STALENESS, Judge
-from keyledger.verification.limits import FixedWindow, Limits
+from keyledger.verification.limits import Limits
 from keyledger.verification.opening import open_records, open_store
 from keyledger.verification.pepper_watch import PepperWatch
 from keyledger.verification.ports import Following
@@ -48,7 +50,8 @@ class Verifier(Judge):
 
     Freshness, limits and the report of uses are those of the verifier service. Neither the key service nor
     the broker needs to be there at the start, and what happens without them later `max_staleness` decides.
-    Limits count what passes here: each verifier has a count of its own.
+    Limits are shared with every other verifier, by grants of the usage service. `check` spends what is held
+    and never waits: where nothing is held yet it says that the limit is reached, and `verify` waits for it.
 
     One is entered once, and belongs to the event loop that entered it: `check`, which never waits, is for
     that loop's thread. Another thread asks `asyncio.run_coroutine_threadsafe(verifier.verify(token), loop)`.
@@ -70,6 +73,7 @@ class Verifier(Judge):
         clock: Clock | None = None,
         follows: bool = True,
         limits: Limits | None = None,
+        index: int = 0,
     ) -> None:
         """Nothing is asked of anybody yet. A `ValueError` names the argument that cannot be used;
         `PepperError` and `OSError` name the file.
@@ -81,8 +85,8 @@ class Verifier(Judge):
         `keyledger:prove`, with which the key service proves what no pepper here can tell. `prefixes`: the
         token prefix of today and the old ones. `max_staleness`: how many seconds old the state may be;
         `held_seconds`: for how long a key service that cannot write keeps it fresh. Only one process of a
-        folder `follows`; others may share what it keeps there, each with a `spool` of its own. `limits`: what
-        counts them instead of this process alone.
+        folder `follows`; others may share what it keeps there, each with a `spool` and an `index` of its own.
+        `limits`: what counts them instead; `FixedWindow` does in this process alone.
         """
         keys_url, service_key = _url(keys_url, "keys_url"), _secret(service_key, "service_key")
         asks = None if prove_key is None else _secret(prove_key, "prove_key")
@@ -97,6 +101,10 @@ class Verifier(Judge):
         self._bus = _bus(nats)
         self._feed = HttpFeed(keys_url, service_key)
         self._prover = None if asks is None else HttpProver(keys_url, asks)
+        self._incarnation: Incarnation | None = None
+        if limits is None:
+            self._incarnation = Incarnation(state, boot, index=index)
+            limits = GrantedLimits(self._bus, clock, verifier=boot, replaces=self._incarnation.replaces)
         store, follower = self._followed(
             state / STORE,
             keys_url,
@@ -110,7 +118,7 @@ class Verifier(Judge):
             store,
             follower,
             peppers=held,
-            limits=limits or FixedWindow(),
+            limits=limits,
             uses=Uses(kept, self._bus, boot=boot),
             clock=clock,
             prefixes=accepted,
@@ -173,6 +181,8 @@ class Verifier(Judge):
             if self._watching is not None:
                 self._watching.cancel()
                 await asyncio.gather(self._watching, return_exceptions=True)
+            if self._incarnation is not None:
+                self._incarnation.release()
             if self._prover is not None:
                 await self._prover.close()
             await self._bus.close()

@@ -34,7 +34,19 @@ def test_only_the_key_service_touches_streams() -> None:
     assert "allow_responses: true" in keys
     for line in (verifier, usage):
         assert "$JS" not in line
-        assert "allow_responses" not in line
+    assert "allow_responses" not in verifier
+
+
+def test_a_verifier_asks_for_grants_and_only_the_usage_service_answers() -> None:
+    _, verifier, usage = (
+        line.split("subscribe") for line in BUS.configuration().splitlines() if "user:" in line
+    )
+    assert '"kl.grant"' in verifier[0]
+    assert '"kl.grant"' not in verifier[1]
+    assert '"kl.grant"' in usage[1]
+    assert '"kl.recall"' in usage[0]
+    assert '"kl.recall"' in verifier[1]
+    assert "allow_responses: true" in usage[1]
 
 
 def test_passwords_are_not_in_its_repr() -> None:

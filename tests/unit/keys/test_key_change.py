@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from keyledger.events import KeyText, KeyTextChange, RateLimit
+from keyledger.events import KeyText, KeyTextChange, Quota, RateLimit
 from services.keys.domain.principal import KEYS_READ, KEYS_WRITE, WORKSPACE_WRITE, Principal
 from tests.support.spec import NOW
 from tests.unit.keys.examples import (
@@ -203,3 +203,15 @@ def test_a_change_whose_text_is_shredded_still_folds() -> None:
 def test_what_is_unset_is_not_null() -> None:
     assert change().expires_at is UNSET
     key_spec.given(FULL).when(change(expires_at=UNSET)).then_nothing()
+
+
+def test_only_operators_set_and_clear_a_quota() -> None:
+    quota = Quota(9, "day")
+    for value in (quota, None):
+        key_spec.given(FULL).when(change(quota=value)).then_raises("insufficient_permissions", field="quota")
+    key = key_spec.given(FULL).when(change(by=OPERATOR, quota=quota)).then(changed(quota=quota))
+    assert key.quota == quota
+    given = key_spec.given(FULL, changed(quota=quota))
+    assert given.when(change(by=OPERATOR, quota=None)).then(changed(quota=None)).quota is None
+    wrong = change(by=OPERATOR, quota=Quota(0, "day"))
+    key_spec.given(FULL).when(wrong).then_raises("invalid_request", field="quota.limit")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from keyledger.events import RateLimit, WorkspaceChanged, WorkspaceCreated, WorkspaceDeleted
+from keyledger.events import Quota, RateLimit, WorkspaceChanged, WorkspaceCreated, WorkspaceDeleted
 from services.keys.domain.principal import KEYS_WRITE, Principal
 from services.keys.domain.workspace import (
     ChangeWorkspace,
@@ -92,9 +92,33 @@ def test_a_suspension_can_be_lifted() -> None:
     assert not state.suspended
 
 
+def test_a_quota_is_set_and_cleared() -> None:
+    given = workspace_spec.given(workspace_created())
+    state = given.when(change(quota=Quota(9, "month"))).then(workspace_changed(quota=Quota(9, "month")))
+    assert state.quota == Quota(9, "month")
+    given = workspace_spec.given(workspace_created(), workspace_changed(quota=Quota(9, "month")))
+    assert given.when(change(quota=None)).then(workspace_changed(quota=None)).quota is None
+    given.when(change(quota=Quota(9, "month"))).then_nothing()
+
+
+@pytest.mark.parametrize("limit", [0, 1_000_000_001])
+def test_a_quota_of_nothing_is_refused(limit: int) -> None:
+    command = change(quota=Quota(limit, "day"))
+    workspace_spec.given(workspace_created()).when(command).then_raises(
+        "invalid_request", field="quota.limit"
+    )
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("rate_limit", RateLimit(5, 60)), ("rate_limit", LIMIT), ("suspended", True), ("suspended", False)],
+    [
+        ("rate_limit", RateLimit(5, 60)),
+        ("rate_limit", LIMIT),
+        ("suspended", True),
+        ("suspended", False),
+        ("quota", Quota(5, "day")),
+        ("quota", None),
+    ],
 )
 def test_what_belongs_to_operators_is_refused_to_others_naming_the_field(field: str, value: Any) -> None:
     """Even when the value would change nothing, and before the rest of the body is looked at."""

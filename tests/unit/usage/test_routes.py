@@ -1,86 +1,26 @@
 """The addresses: order of checks, parameters, pages, CSV, and what readiness says."""
 
-import asyncio
 import csv
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from keyledger.clock import SystemClock, parse_rfc3339, rfc3339
+from keyledger.clock import SystemClock, rfc3339
 from keyledger.errors import Refusal, insufficient_permissions, not_found
-from keyledger.events import Epoch
-from keyledger.server.edge import Edge
-from keyledger.server.telemetry import new_registry
-from keyledger.wire import RecordedUses, Use
-from services.usage.app import Parts, assemble
+from keyledger.wire import Use
 from services.usage.domain.period import MINUTE
-from services.usage.domain.tally import tally
 from services.usage.handlers import Asked, Usage
-from tests.support.memory_bus import MemoryBus
-from tests.support.memory_usage import MemoryFeed, MemoryUsageStore, OpenAccess
+from tests.support.memory_usage import MemoryLimits
+from tests.support.usage_house import EPOCH, KEY_A, KEY_B, NOON, RANGE, URL, WS, House, alive, use
 from tests.support.waiting import until
-
-EPOCH = Epoch(1, b"line-one")
-WS, KEY_A, KEY_B = "ws_" + "1" * 22, "key_" + "2" * 22, "key_" + "3" * 22
-URL = f"/v1/workspaces/{WS}/usage"
-NOON = parse_rfc3339("2026-05-04T12:00:00Z")
-RANGE = {"from": "2026-05-04T12:00:00Z", "to": "2026-05-04T14:00:00Z"}
-
-
-class House:
-    """The service on memory, and a caller of it."""
-
-    def __init__(self) -> None:
-        self.store, self.access, self.bus = MemoryUsageStore(), OpenAccess(), MemoryBus()
-        self.feed = MemoryFeed(EPOCH)
-        parts = Parts(self.store, self.feed, self.bus, self.access, SystemClock())
-
-        @asynccontextmanager
-        async def opened() -> AsyncGenerator[Parts]:
-            yield parts
-
-        self.litestar = assemble(opened, new_registry())
-        app: Any = Edge(self.litestar)
-        self.http = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=app),
-            base_url="http://usage.test",
-            headers={"X-API-Key": "cvtk_live_caller"},
-        )
-
-    async def count(self, *uses: Use) -> None:
-        """Fold these uses, behind what is folded."""
-        position = await self.store.begin(EPOCH, 0)
-        await self.store.fold(EPOCH, position, position + 1, tally(uses))
-        self.feed.batches = [RecordedUses(n, 0, ()) for n in range(1, position + 2)]
-
-    async def get(self, url: str = URL, **query: Any) -> httpx2.Response:
-        """Ask; `from_` is the parameter `from`."""
-        return await self.http.get(url, params={name.rstrip("_"): value for name, value in query.items()})
-
-
-def use(key: str = KEY_A, *, at: int = NOON, outcome: str = "VALID", count: int = 1) -> Use:
-    return Use(WS, key, "live", at - at % MINUTE, outcome, count, 2 * count, at)
 
 
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
-    house = House()
-    started, over = asyncio.Event(), asyncio.Event()
-
-    async def live() -> None:
-        # a lifespan begins and ends in one task, and a fixture does not
-        async with house.litestar.lifespan(), house.http:
-            started.set()
-            await over.wait()
-
-    living = asyncio.create_task(live())
-    await started.wait()
-    yield house
-    over.set()
-    await living
+    async with alive(House()) as house:
+        yield house
 
 
 async def test_a_series_is_told_with_its_totals_and_position(house: House) -> None:
@@ -126,7 +66,7 @@ async def test_last_uses_of_several_keys(house: House) -> None:
 
 async def test_pages_go_on_behind_the_cursor_and_keep_totals_and_period() -> None:
     house = House()
-    usage = Usage(house.store, house.access, SystemClock(), max_points=3)
+    usage = Usage(house.store, house.access, SystemClock(), MemoryLimits(), max_points=3)
     await house.count(*[use(at=NOON + minute * MINUTE) for minute in range(8)])
     starts: list[int] = []
     cursor: str | None = None
@@ -178,7 +118,7 @@ async def test_json_unless_csv_is_preferred(house: House, accept: str, media: st
         ({"from": RANGE["to"], "to": RANGE["from"]}, "to"),
         ({"from": RANGE["to"], "to": RANGE["to"]}, "to"),
         ({"granularity": "week"}, "granularity"),
-        ({"group_by": "external_id"}, "group_by"),
+        ({"group_by": "workspace"}, "group_by"),
         ({"group_by": ""}, "group_by"),
         ({"cursor": "x"}, "cursor"),
         ({"colour": "red"}, "colour"),
@@ -293,3 +233,23 @@ async def test_other_methods_are_refused_and_the_documentation_is_there(house: H
         for parameter in schema["paths"]["/v1/workspaces/{workspace_id}/usage"]["get"]["parameters"]
     ]
     assert {"from", "to", "granularity", "group_by", "cursor"} <= set(names)
+
+
+async def test_what_was_dropped_is_refused_and_not_told_as_nothing(house: House) -> None:
+    await house.count(use(count=3))
+    house.store.kept_from = {"minute": NOON + 60 * MINUTE}
+    answer = await house.get(**RANGE, granularity="minute")
+    assert (answer.status_code, answer.json()["field"]) == (400, "from")
+    assert "2026-05-04T13:00:00Z" in answer.json()["message"]
+    assert (await house.get(**RANGE, granularity="hour")).json()["totals"]["count"] == 3
+
+
+async def test_uses_are_told_apart_by_the_external_id_of_their_time(house: House) -> None:
+    owned = Use(WS, KEY_A, "live", NOON, "VALID", 2, 2, NOON, "=user,17")
+    await house.count(use(), owned)
+    answer = (await house.get(**RANGE, group_by="external_id")).json()["series"]
+    assert [(point["external_id"], point["count"]) for point in answer] == [(None, 1), ("=user,17", 2)]
+    house.http.headers["Accept"] = "text/csv"
+    lines = list(csv.reader((await house.get(**RANGE, group_by="external_id")).text.splitlines()))
+    assert lines[0] == ["start", "external_id", "count", "cost"]
+    assert [line[1] for line in lines[1:]] == ["", "'=user,17"], "no spreadsheet takes it for a formula"

@@ -27,7 +27,7 @@ def test_groups_come_in_one_order(text: str | None, groups: tuple[str, ...]) -> 
     assert groups_of(text) == groups
 
 
-@pytest.mark.parametrize("text", ["", "key,", "external_id", "Key", "key;outcome"])
+@pytest.mark.parametrize("text", ["", "key,", "workspace", "Key", "key;outcome"])
 def test_an_unknown_group_is_refused_by_name(text: str) -> None:
     with pytest.raises(Refusal) as caught:
         groups_of(text)

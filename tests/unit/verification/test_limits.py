@@ -51,12 +51,15 @@ def test_looking_spends_nothing_and_is_always_allowed() -> None:
     assert looked.tightest.remaining == 0
 
 
-def test_a_refused_cost_leaves_what_is_left() -> None:
+def test_a_refused_cost_leaves_what_is_left_and_nobody_is_shown_more_than_the_refused_one() -> None:
     window = FixedWindow()
     assert window.spend([demand(5)], 3, NOW).allowed
     refused = window.spend([demand(5)], 3, NOW)
-    assert (refused.allowed, refused.tightest.remaining) == (False, 2)
-    assert window.spend([demand(5)], 2, NOW).allowed
+    assert (refused.allowed, refused.tightest.remaining) == (False, 0)
+    spent = window.spend([demand(5)], 1, NOW)
+    assert (spent.allowed, spent.tightest.remaining) == (True, 0)
+    assert window.spend([demand(5)], 1, NOW).allowed
+    assert not window.spend([demand(5)], 1, NOW).allowed
 
 
 def test_a_cost_that_no_cell_could_hold_is_refused_by_name() -> None:

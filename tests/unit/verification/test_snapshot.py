@@ -14,6 +14,7 @@ from keyledger.events import (
     KeyRevoked,
     KeyText,
     NewSecret,
+    Quota,
     RateLimit,
     SecretDigested,
     SecretRetired,
@@ -35,6 +36,7 @@ from keyledger.wire import (
     KeyState,
     LimitState,
     Page,
+    QuotaState,
     SecretState,
     SnapshotPage,
     WorkspaceBody,
@@ -283,6 +285,7 @@ def test_a_state_becomes_the_record_of_its_events() -> None:
         rate_limit=LimitState(3, 60, "open"),
         external_id="o",
         metadata={"a": "b"},
+        quota=QuotaState(9, "month"),
     )
     record = key_record(KeyState("key_1", "ws_1", 7, 100, body))
     assert msgspec.structs.asdict(record) == {
@@ -306,14 +309,15 @@ def test_a_state_becomes_the_record_of_its_events() -> None:
         "revoked": True,
         "unreadable": False,
         "version": 7,
+        "quota": Quota(9, "month"),
     }
-    workspace = workspace_record(
-        WorkspaceState("ws_1", "ws_1", 2, 9, WorkspaceBody("n", LimitState(1, 2), suspended=True))
-    )
+    body = WorkspaceBody("n", LimitState(1, 2), suspended=True, quota=QuotaState(8, "day"))
+    workspace = workspace_record(WorkspaceState("ws_1", "ws_1", 2, 9, body))
     assert (workspace.name, workspace.rate_limit, workspace.suspended, workspace.deleted) == (
         "n",
         RateLimit(1, 2),
         True,
         False,
     )
+    assert workspace.quota == Quota(8, "day")
     assert workspace_record(WorkspaceState("ws_1", "ws_1", 0, 9, WorkspaceBody(deleted=True))).deleted

@@ -74,6 +74,18 @@ async def test_uses_are_summed_by_key_minute_and_outcome(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+async def test_uses_stay_with_the_external_id_of_their_time(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    recorder = await recorded(bus)
+    uses = Uses(Spool(tmp_path), bus, boot=BOOT)
+    for owner in ("u1", "u2", None, "u1"):
+        uses.count(msgspec.structs.replace(KEY, external_id=owner), "VALID", cost=1, now=START)
+    await uses.flush()
+    assert await uses.send()
+    assert {(use.external_id, use.count) for use in recorder.uses} == {("u1", 2), ("u2", 1), ("", 1)}
+    assert "u1" not in repr(recorder.uses)
+
+
 async def test_nothing_is_forgotten_before_it_is_acknowledged(tmp_path: Path) -> None:
     bus = MemoryBus()
     recorder = await recorded(bus)

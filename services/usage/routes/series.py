@@ -1,4 +1,4 @@
-"""The addresses of the usage service: what comes in, in the contract's order of checks, and what goes out.
+"""Series of uses and last uses: what comes in, in the contract's order of checks, and what goes out.
 
 Handlers decode their queries themselves, after the credential: a refusal comes in the contract's order.
 """
@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl
 
 import msgspec
-from litestar import Request, Response, get
-from litestar.datastructures import State
-from litestar.handlers import HTTPRouteHandler
+from litestar import Response, get
 from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.clock import rfc3339
-from keyledger.errors import invalid_request
-from keyledger.server.bodies import decode_query, header_values
+from keyledger.server.bodies import decode_query
 from keyledger.server.openapi import documented
 from services.usage.domain.period import Granularity
 from services.usage.domain.tally import Count
 from services.usage.handlers import Answer, Asked, Usage
-from services.usage.ports import Credential
+from services.usage.routes.asking import Http, credential_of, pairs_of
 
-MAX_PARAMETERS = 50
-_Request = Request[Any, Any, State]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _Time = Annotated[
     str | None,
     msgspec.Meta(description="RFC 3339 with an offset.", extra_json_schema={"format": "date-time"}),
@@ -40,7 +34,9 @@ class SeriesQuery(Struct, forbid_unknown_fields=True):
     start: _Time = msgspec.field(name="from", default=None)
     end: _Time = msgspec.field(name="to", default=None)
     granularity: Granularity = "hour"
-    group_by: Annotated[str | None, msgspec.Meta(description="Any of key, outcome, environment.")] = None
+    group_by: Annotated[
+        str | None, msgspec.Meta(description="Any of key, outcome, environment, external_id.")
+    ] = None
     cursor: Annotated[str | None, msgspec.Meta(description="The next_cursor of the page before.")] = None
 
 
@@ -51,7 +47,10 @@ class LastUsedQuery(Struct, forbid_unknown_fields=True):
 
 
 class PointBody(Struct):
-    """The uses of one bucket; a bucket without uses is left out."""
+    """The uses of one bucket; a bucket without uses is left out.
+
+    `external_id` is the key's at the time of use, null for a key that had none.
+    """
 
     start: str
     count: int
@@ -59,6 +58,7 @@ class PointBody(Struct):
     key: str | UnsetType = UNSET
     outcome: str | UnsetType = UNSET
     environment: str | UnsetType = UNSET
+    external_id: str | None | UnsetType = UNSET
 
 
 class SeriesBody(Struct):
@@ -86,12 +86,12 @@ _LAST_USED = documented(query=LastUsedQuery)
 
 
 @get("/v1/workspaces/{workspace_id:str}/usage", summary="Usage of a workspace", operation_class=_SERIES)
-async def workspace_usage(request: _Request, workspace_id: str, usage: Usage) -> Response[SeriesBody]:
+async def workspace_usage(request: Http, workspace_id: str, usage: Usage) -> Response[SeriesBody]:
     """Uses per bucket. `from` is inclusive and `to` exclusive: by default the last 24 hours with the current
     bucket. A `from` inside a bucket means that whole bucket. Series are sparse. Beyond 10,000 points there is
     a cursor. `Accept: text/csv` gives CSV, with the cursor in `X-Next-Cursor`.
     """
-    await usage.admit(_credential(request), workspace_id)
+    await usage.admit(credential_of(request), workspace_id)
     answer = await usage.series(workspace_id, None, _asked(request))
     if _wants_csv(request.headers.get("accept", "")):
         return _csv(answer)
@@ -104,11 +104,9 @@ async def workspace_usage(request: _Request, workspace_id: str, usage: Usage) ->
     summary="Usage of a key",
     operation_class=_SERIES,
 )
-async def key_usage(
-    request: _Request, workspace_id: str, key_id: str, usage: Usage
-) -> Response[KeySeriesBody]:
+async def key_usage(request: Http, workspace_id: str, key_id: str, usage: Usage) -> Response[KeySeriesBody]:
     """As the usage of a workspace, for one key, with its last use."""
-    await usage.admit(_credential(request), workspace_id, key_id)
+    await usage.admit(credential_of(request), workspace_id, key_id)
     answer = await usage.series(workspace_id, key_id, _asked(request))
     if _wants_csv(request.headers.get("accept", "")):
         return _csv(answer)
@@ -123,43 +121,18 @@ async def key_usage(
     summary="Last use of several keys",
     operation_class=_LAST_USED,
 )
-async def last_used(request: _Request, workspace_id: str, usage: Usage) -> Response[LastUsedBody]:
+async def last_used(request: Http, workspace_id: str, usage: Usage) -> Response[LastUsedBody]:
     """When each listed key was last used; null for one that never was, or that is not of this workspace."""
-    await usage.admit(_credential(request), workspace_id)
-    query = decode_query(_pairs(request), LastUsedQuery)
+    await usage.admit(credential_of(request), workspace_id)
+    query = decode_query(pairs_of(request), LastUsedQuery)
     found, position = await usage.last_used(workspace_id, query.keys)
     told = {key: None if at is None else rfc3339(at) for key, at in found.items()}
     return Response(LastUsedBody(told), headers=_position(position))
 
 
-ROUTES: Sequence[HTTPRouteHandler] = (workspace_usage, key_usage, last_used)
-
-
-def _credential(request: _Request) -> Credential:
-    """Both headers as they came, each as often as it came: what they mean together the key service says."""
-    headers = list(request.scope["headers"])
-    return Credential(
-        tuple(
-            (name, value)
-            for name in ("X-API-Key", "Authorization")
-            for value in header_values(headers, name.lower().encode())
-            if value
-        )
-    )
-
-
-def _asked(request: _Request) -> Asked:
-    query = decode_query(_pairs(request), SeriesQuery)
+def _asked(request: Http) -> Asked:
+    query = decode_query(pairs_of(request), SeriesQuery)
     return Asked(query.start, query.end, query.granularity, query.group_by, query.cursor)
-
-
-def _pairs(request: _Request) -> list[tuple[str, str]]:
-    """The query's parameters as they came: twice is twice, and empty is there."""
-    query = request.scope["query_string"].decode("latin-1")
-    try:
-        return parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
-    except ValueError:
-        raise invalid_request("There are too many query parameters.") from None
 
 
 def _position(position: int) -> dict[str, str]:
@@ -169,30 +142,39 @@ def _position(position: int) -> dict[str, str]:
 def _points(answer: Answer) -> list[PointBody]:
     """The points with just the fields that the series is grouped by."""
     groups = answer.groups
+    # as text once a bucket: that costs more than all the rest of a point
+    starts = {point.mark.start for point in answer.reading.points}
+    told = {start: rfc3339(start) for start in starts}
     return [
         PointBody(
-            start=rfc3339(point.mark.start),
+            start=told[point.mark.start],
             count=point.count.count,
             cost=point.count.cost,
             key=point.mark.key if "key" in groups else UNSET,
             outcome=point.mark.outcome if "outcome" in groups else UNSET,
             environment=point.mark.environment if "environment" in groups else UNSET,
+            external_id=(point.mark.external_id or None) if "external_id" in groups else UNSET,
         )
         for point in answer.reading.points
     ]
 
 
 def _csv(answer: Answer) -> Response[Any]:
-    """The page as CSV (RFC 4180): a header line, one line a point. No value in it was typed by a person."""
+    """The page as CSV (RFC 4180): a header line, one line a point."""
     columns: tuple[str, ...] = ("start", *answer.groups, "count", "cost")
     text = io.StringIO()
     lines = csv.writer(text)
     lines.writerow(columns)
-    lines.writerows([getattr(point, column) for column in columns] for point in _points(answer))
+    lines.writerows([_cell(getattr(point, column)) for column in columns] for point in _points(answer))
     headers = _position(answer.reading.position)
     if answer.next_cursor is not None:
         headers["X-Next-Cursor"] = answer.next_cursor
     return Response(text.getvalue(), headers=headers, media_type="text/csv")
+
+
+def _cell(value: str | int | None) -> str | int | None:
+    """A spreadsheet would run what begins like a formula, and an external id was typed by somebody."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _wants_csv(accept: str) -> bool:

@@ -1,0 +1,1 @@
+"""The addresses of the usage service: what comes in, and what goes out."""
