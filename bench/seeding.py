@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from uuid import UUID
 
@@ -16,9 +17,11 @@ import msgspec
 
 from bench.stage import Stage, say
 from keyledger import events
+from keyledger.digest import load_peppers
 from keyledger.events import KeyCreated, KeyText, NewSecret, RateLimit, WorkspaceCreated, WorkspaceText
 from keyledger.server.ids import new_id
 from keyledger.server.seal import Sealer, seal_text
+from keyledger.token import ALPHABET, SECRET_LENGTH, mint
 from services.keys.adapters.log import command_row
 from services.keys.domain import key as keys
 from services.keys.domain import workspace as workspaces
@@ -37,12 +40,17 @@ def micros() -> int:
     return time.time_ns() // 1000
 
 
-def key_command(workspace_id: str, data_key: bytes, number: int) -> Command:
-    """The creation of a key, as the key service writes it."""
-    key_id, at = new_id("key"), micros()
+def key_command(
+    workspace_id: str, data_key: bytes, number: int, *, key_id: str = "", digest: bytes = b""
+) -> Command:
+    """The creation of a key, as the key service writes it; nobody knows its token unless it is given."""
+    key_id, at = key_id or new_id("key"), micros()
     text = KeyText(f"billing {number}", metadata={"team": "payments"}, proof=_PROOF)
     event = KeyCreated(
-        "live", ("contacts:read",), NewSecret("cvtk_live_…0000", {"p1": os.urandom(32)}), private=text
+        "live",
+        ("contacts:read",),
+        NewSecret("cvtk_live_…0000", {"p1": digest or os.urandom(32)}),
+        private=text,
     )
     state = keys.evolve(None, event, Context(key_id, workspace_id, ACTOR, at))
     place = events.private_place(key_id, 1, "key_created")
@@ -54,12 +62,14 @@ def key_command(workspace_id: str, data_key: bytes, number: int) -> Command:
     )
 
 
-async def new_workspace(sealer: Sealer, connection: asyncpg.Connection) -> tuple[str, bytes]:
-    """A workspace in the log: its id and its data key."""
+async def new_workspace(
+    sealer: Sealer, connection: asyncpg.Connection, limit: int = 1000
+) -> tuple[str, bytes]:
+    """A workspace in the log with so many uses a minute: its id and its data key."""
     workspace_id = new_id("ws")
     data_key, wrapped = sealer.new_data_key(workspace_id)
     text = WorkspaceText("Acme")
-    event = WorkspaceCreated(RateLimit(1000, 60), private=text)
+    event = WorkspaceCreated(RateLimit(limit, 60), private=text)
     state = workspaces.evolve(None, event, Context(workspace_id, workspace_id, ACTOR, micros()))
     place = events.private_place(workspace_id, 1, "workspace_created")
     sealed = msgspec.structs.replace(event, private=seal_text(data_key, msgspec.json.encode(text), place))
@@ -108,3 +118,25 @@ async def seed(stage: Stage, count: int) -> float:
         for connection in connections:
             await connection.close()
     return time.perf_counter() - began
+
+
+async def seed_known(stage: Stage, count: int, workspaces: int, limit: int) -> list[str]:
+    """Append so many keys, spread over new workspaces; their tokens."""
+    peppers, tokens = load_peppers(stage.home.peppers), list[str]()
+    connection = await asyncpg.connect(stage.postgres)
+    places = [await new_workspace(stage.sealer, connection, limit) for _ in range(workspaces)]
+    for start in range(0, count, GROUP):
+        group: list[Command] = []
+        for number in range(start, min(start + GROUP, count)):
+            key_id = new_id("key")
+            token = mint("cvtk", "live", key_id, _secret()).reveal()
+            tokens.append(token)
+            place = places[number % workspaces]
+            group.append(key_command(*place, number, key_id=key_id, digest=peppers.digest(token)))
+        await append(connection, group)
+    await connection.close()
+    return tokens
+
+
+def _secret() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
