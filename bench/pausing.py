@@ -18,8 +18,8 @@ from bench.driving import SERVER_CORE, Asked, Target, drive
 from bench.stage import Stage
 from tests.support.processes import Process
 
-PAUSE = 4
-"""Milliseconds between an answer and the next question of a connection, when the pace is set."""
+REST = 0.4
+"""About how many milliseconds a connection waits for its answer, when the pace is set."""
 APPENDS, SECONDS = 200, 6
 TOLD = 12
 Targeted = Callable[[int], Target]
@@ -47,8 +47,8 @@ async def _load(target: Target, rate: float) -> None:
 
 async def paced(target: Target, rate: float, seconds: float) -> Asked:
     """Ask about so often a second: each connection rests between its questions."""
-    connections = max(1, round(rate * (PAUSE + 0.5) / 1000))
-    return await drive(target, connections, seconds, pause=PAUSE, core=None)
+    pause = max(1, round(1000 * serving.CONNECTIONS / rate - REST))
+    return await drive(target, serving.CONNECTIONS, seconds, pause=pause, core=None)
 
 
 async def measure_pauses(stage: Stage, target: Targeted, rate: float, rounds: int) -> dict[str, list[float]]:
