@@ -34,7 +34,7 @@ from tests.support.followed_log import (
     key_rotated,
     workspace_created,
 )
-from tests.support.stores import Kept, digest, folded
+from tests.support.stores import Kept, digest, folded, swap, tidied
 
 OTHER = "ws_0000000000000000000002"
 DIGEST = bytes(range(32))
@@ -200,6 +200,7 @@ def test_imported_tokens_are_found_and_lost_with_their_workspace(new: Callable[[
     assert store.unfindable(held)
     store.apply(log.append(WORKSPACE, WorkspaceDeleted()))
     assert store.find(DIGEST) is store.find(bytes(32)) is store.get(key_id(1)) is None
+    tidied(store)
     assert not store.unfindable(lost)
     workspace = store.workspace(WORKSPACE)
     assert workspace is not None
@@ -277,7 +278,7 @@ def test_another_telling_goes_on_refusing_what_was_refused(
     store = folded(log, new())
     assert store.get(key_id(1)) is not None
     beside = folded(restored, store.beside())
-    store.swap(beside)
+    swap(store, beside)
     record, workspace = store.get(key_id(1)), store.workspace(WORKSPACE)
     assert record is not None
     assert workspace is not None
@@ -289,22 +290,25 @@ def test_another_telling_goes_on_refusing_what_was_refused(
     )
     assert store.hash_at(3) == restored.events[2].hash
     # and on, over the same log told once more
+    rotated = store.get(key_id(2))
+    assert rotated is not None
+    assert [secret.valid_until for secret in rotated.secrets] == [5]
     again = folded(restored, store.beside())
-    store.swap(again)
-    assert store.get(key_id(1)) == record
+    swap(store, again)
+    assert (store.get(key_id(1)), store.get(key_id(2))) == (record, rotated)
     store.apply(restored.append("epoch", EpochAccepted(2)))
     record = store.get(key_id(1))
     assert record is not None
     assert not record.revoked
     with pytest.raises(TypeError):
-        store.swap(_Another())  # type: ignore[arg-type]
+        swap(store, _Another())  # type: ignore[arg-type]
 
 
 def test_a_log_that_is_empty_now_takes_everything_away(new: Callable[[], Store], log: FollowedLog) -> None:
     store = folded(log, new())
     beside = store.beside()
     assert beside.get(key_id(1)) is beside.workspace(WORKSPACE) is None
-    store.swap(beside)
+    swap(store, beside)
     assert (store.position, store.epoch, store.get(key_id(1))) == (0, None, None)
 
 
@@ -333,6 +337,6 @@ async def test_what_is_frozen_outlives_a_swap(new: Callable[[], Store], log: Fol
     store = folded(log, new())
     then = await asyncio.to_thread(digest, folded(log))
     with store.freeze() as frozen:
-        store.swap(folded(log.restored(2), store.beside()))
+        swap(store, folded(log.restored(2), store.beside()))
         assert sum(len(found) for found in frozen.slices()) == then.records
     assert store.position == 2

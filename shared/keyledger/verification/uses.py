@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import islice
 
 import msgspec
@@ -57,6 +58,8 @@ class Uses:
     def __init__(self, spool: Spool, bus: Bus | None, *, boot: str, max_sums: int = MAX_SUMS) -> None:
         """`boot` names this process for ever: 32 hex characters from a CSPRNG."""
         self.dropped = 0
+        self.when_dropped: Callable[[int], None] | None = None
+        """Told how many, each time."""
         self._spool = spool
         self._bus = bus
         self._boot = boot
@@ -77,7 +80,7 @@ class Uses:
         entry = self._sums.get(name)
         if entry is None:
             if len(self._sums) >= self._max_sums:
-                self.dropped += 1
+                self._count_dropped(1)
                 return
             entry = self._sums[name] = _Sum(record.workspace_id, record.environment)
         entry.count += 1
@@ -197,9 +200,14 @@ class Uses:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
             self._spooled.set()
 
+    def _count_dropped(self, count: int) -> None:
+        self.dropped += count
+        if self.when_dropped is not None:
+            self.when_dropped(count)
+
     def _drop(self, taken: dict[tuple[str, int, str], _Sum], why: str) -> None:
         lost = sum(entry.count for entry in taken.values())
-        self.dropped += lost
+        self._count_dropped(lost)
         _log.error("%d uses are dropped: %s", lost, why)
 
 
