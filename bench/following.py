@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.stage import Stage, say
+from keyledger.clock import SystemClock
 from keyledger.verification.feed import HttpFeed
 from keyledger.verification.snapshot import load
 from keyledger.verification.store import MemoryStore
@@ -92,7 +93,7 @@ async def _snapshot(source: HttpFeed) -> tuple[float, float]:
     received = count / spent
     pages[-1] = (msgspec.structs.replace(pages[-1][0], after=""), pages[-1][1])
     began = time.perf_counter()
-    assert await load(MemoryStore(), _Served(pages))
+    assert await load(MemoryStore(), _Served(pages), SystemClock())
     return received, count / (time.perf_counter() - began)
 
 

@@ -6,25 +6,27 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from bench import installing
 from bench.driving import SERVER_CORE, Target
 from bench.floors import VERDICT
+from bench.installing import NotInstalled
 from bench.stage import on_core, say
+from tests.support.debian import ProgramMissingError, from_debian
 from tests.support.processes import Process
 from tests.support.system import free_base
 from tests.support.waiting import until
 
-RIVALS = Path(__file__).with_name("rivals")
-NPM = ("better-auth@1.7.25", "@better-auth/api-key@1.7.5", "better-sqlite3@12")
-PYPI = ("keyshield[core,litestar]==2.0.1", "granian>=2.8", "uvloop")
-INSTALL_SECONDS = 900
-_NGINX = """
+ASGI, LITESTAR, NGINX = FLOORS = ("granian, bare ASGI", "Litestar route", "nginx, static")
+KEYSHIELD, AT_ONCE, BETTER_AUTH = ("keyshield, cached", "keyshield, cached, delay 0", "better-auth")
+SERVERS = Path(__file__).with_name("rivals")
+_CONFIGURED = """
 worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
@@ -46,41 +48,46 @@ http {{
 """
 
 
-class Missing(Exception):
-    """A peer that cannot be had here, and why."""
-
-
 @asynccontextmanager
-async def peers(bodies: Path, *, rivals: bool) -> AsyncGenerator[list[Target]]:
-    """All that can be had, up and asked; what cannot is named in the progress."""
+async def peers(bodies: Path, *, rivals: bool) -> AsyncGenerator[tuple[list[Target], dict[str, str]]]:
+    """All that can be had, up and asked once; and why the others cannot."""
     base = free_base()
+    starts = {
+        ASGI: _granian, LITESTAR: _granian, NGINX: _nginx,
+        **({KEYSHIELD: _keyshield, AT_ONCE: _keyshield, BETTER_AUTH: _better_auth} if rivals else {}),
+    }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="keyledger-peers-") as made:
         folder = Path(made)
         # nginx's worker is another user
         folder.chmod(0o755)  # noqa: ASYNC240 (once, and at once)
         async with AsyncExitStack() as stack:
-            found = [
-                await _granian(stack, folder, "constant", base + 1, bodies),
-                await _granian(stack, folder, "routed", base + 2, bodies),
-                await _nginx(stack, folder, base + 3, bodies),
-            ]
-            for number, start in enumerate((_keyshield, _keyshield_at_once, _better_auth) if rivals else ()):
+            found: list[Target] = []
+            missing: dict[str, str] = {}
+            for number, (name, start) in enumerate(starts.items()):
                 try:
-                    found.append(await start(stack, folder, base + 4 + number))
-                except (Missing, AssertionError, OSError) as error:
-                    say(f"  not measured: {start.__name__.strip('_')}: {error}")
-            yield found
+                    found.append(await start(_Place(stack, folder, base + 1 + number, bodies), name))
+                except (NotInstalled, ProgramMissingError, AssertionError, OSError) as error:
+                    missing[name] = str(error)
+                    say(f"  not measured: {name}: {error}")
+            yield found, missing
 
 
-async def _start(
-    stack: AsyncExitStack,
-    argv: Sequence[str | Path],
-    log: Path,
-    cwd: Path,
-    environment: Mapping[str, str] | None = None,
-) -> Process:
-    own = {"PATH": f"{os.environ['PATH']}:/usr/sbin", **(environment or {})}
-    return stack.enter_context(Process([*on_core(SERVER_CORE), *argv], log=log, cwd=cwd, env=own))
+class _Place(NamedTuple):
+    """Where a peer is started: until when, in which folder, at which port, and what it is asked."""
+
+    stack: AsyncExitStack
+    folder: Path
+    port: int
+    bodies: Path
+
+    def start(
+        self, argv: Sequence[str | Path], cwd: Path, environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """A process on the server's core."""
+        log = self.folder / f"{self.port}.log"
+        own = {"PATH": os.environ["PATH"], **(environment or {})}
+        process = Process([*on_core(SERVER_CORE), *argv], log=log, cwd=cwd, env=own)
+        return self.stack.enter_context(process)
 
 
 async def _listening(process: Process, port: int, *, within: float = 30) -> None:
@@ -96,12 +103,12 @@ async def _listening(process: Process, port: int, *, within: float = 30) -> None
     await until(answers, within=within, describe=process.argv[3])
 
 
-async def _granian(stack: AsyncExitStack, folder: Path, name: str, port: int, bodies: Path) -> Target:
-    argv = _granian_argv(Path(sys.executable).parent, port, f"bench.floors:{name}")
-    process = await _start(stack, argv, folder / f"{name}.log", Path(__file__).parents[1])
-    await _listening(process, port)
-    told = {"constant": "granian, bare ASGI", "routed": "Litestar route"}[name]
-    return Target(told, port, "/v1/verify", bodies, process.pid)
+async def _granian(place: _Place, name: str) -> Target:
+    application = {ASGI: "bench.floors:constant", LITESTAR: "bench.floors:routed"}[name]
+    argv = _granian_argv(Path(sys.executable).parent, place.port, application)
+    process = place.start(argv, Path(__file__).parents[1])
+    await _listening(process, place.port)
+    return Target(name, place.port, "/v1/verify", place.bodies, process.pid)
 
 
 def _granian_argv(tools: Path, port: int, application: str) -> list[str]:
@@ -111,54 +118,39 @@ def _granian_argv(tools: Path, port: int, application: str) -> list[str]:
     ]  # fmt: skip
 
 
-async def _nginx(stack: AsyncExitStack, folder: Path, port: int, bodies: Path) -> Target:
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if nginx is None:
-        raise Missing("nginx is not installed")
-    config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port, body=VERDICT.decode()))
-    process = await _start(stack, [nginx, "-p", folder, "-c", config], folder / "out.log", folder)
-    await _listening(process, port)
-    return Target("nginx, static", port, "/v1/verify", bodies, process.pid)
+async def _nginx(place: _Place, name: str) -> Target:
+    program = await asyncio.to_thread(from_debian, "nginx", "nginx-light")
+    config = place.folder / "nginx.conf"
+    config.write_text(_CONFIGURED.format(folder=place.folder, port=place.port, body=VERDICT.decode()))
+    process = place.start([program, "-p", place.folder, "-c", config], place.folder)
+    await _listening(process, place.port)
+    return Target(name, place.port, "/v1/verify", place.bodies, process.pid)
 
 
-async def _keyshield(stack: AsyncExitStack, folder: Path, port: int) -> Target:
-    return await _started_keyshield(stack, folder, port, "keyshield, cached", {})
-
-
-async def _keyshield_at_once(stack: AsyncExitStack, folder: Path, port: int) -> Target:
-    without = {"KEYSHIELD_DELAY": "0"}
-    return await _started_keyshield(stack, folder, port, "keyshield, cached, delay 0", without)
-
-
-async def _started_keyshield(
-    stack: AsyncExitStack, folder: Path, port: int, name: str, environment: dict[str, str]
-) -> Target:
-    tools = await asyncio.to_thread(_pypi)
-    made = folder / f"{port}.tokens"
-    argv = _granian_argv(tools, port, "keyshield_server:app")
-    process = await _start(
-        stack,
-        argv,
-        folder / f"{port}.log",
-        RIVALS,
-        {"TOKENS": str(made), "PYTHONPATH": str(RIVALS), **environment},
-    )
+async def _keyshield(place: _Place, name: str) -> Target:
+    tools = await asyncio.to_thread(installing.keyshield)
+    made = place.folder / f"{place.port}.tokens"
+    environment = {"TOKENS": str(made), "PYTHONPATH": str(SERVERS)}
+    if name == AT_ONCE:
+        environment["KEYSHIELD_DELAY"] = "0"
+    process = place.start(_granian_argv(tools, place.port, "keyshield_server:app"), SERVERS, environment)
     tokens = await _tokens(process, made)
     asked = [{"api_key": token, "required_scopes": ["contacts:read"]} for token in tokens]
-    return Target(name, port, "/api-keys/verify", _written(folder / f"{port}.bodies", asked), process.pid)
+    return Target(name, place.port, "/api-keys/verify", _written(place, asked), process.pid)
 
 
-async def _better_auth(stack: AsyncExitStack, folder: Path, port: int) -> Target:
-    place = await asyncio.to_thread(_npm)
-    made = folder / f"{port}.tokens"
-    environment = {"PORT": str(port), "TOKENS": str(made), "DATABASE": str(folder / "better-auth.sqlite")}
-    shutil.copy(RIVALS / "better_auth_server.mjs", place)
-    argv = ["node", place / "better_auth_server.mjs"]
-    process = await _start(stack, argv, folder / f"{port}.log", place, environment)
+async def _better_auth(place: _Place, name: str) -> Target:
+    home, environment = await asyncio.to_thread(installing.better_auth)
+    made = place.folder / f"{place.port}.tokens"
+    shutil.copy(SERVERS / "better_auth_server.mjs", home)
+    database = str(place.folder / "better-auth.sqlite")
+    process = place.start(
+        ["node", home / "better_auth_server.mjs"],
+        home,
+        {"PATH": environment["PATH"], "PORT": str(place.port), "TOKENS": str(made), "DATABASE": database},
+    )
     tokens = await _tokens(process, made)
-    bodies = _written(folder / f"{port}.bodies", [{"key": token} for token in tokens])
-    return Target("better-auth", port, "/", bodies, process.pid)
+    return Target(name, place.port, "/", _written(place, [{"key": token} for token in tokens]), process.pid)
 
 
 async def _tokens(process: Process, made: Path) -> list[str]:
@@ -166,48 +158,14 @@ async def _tokens(process: Process, made: Path) -> list[str]:
         process.check_running()
         return await asyncio.to_thread(made.exists)
 
-    await until(there, within=120, describe="a rival's keys")
+    try:
+        await until(there, within=120, describe="a rival's keys")
+    except AssertionError as error:
+        raise NotInstalled(f"{error}; {process.tail()}") from None
     return (await asyncio.to_thread(made.read_text)).split()
 
 
-def _written(path: Path, bodies: Sequence[object]) -> Path:
+def _written(place: _Place, bodies: Sequence[object]) -> Path:
+    path = place.folder / f"{place.port}.bodies"
     path.write_text("\n".join(json.dumps(body) for body in bodies) + "\n")
     return path
-
-
-def _pypi() -> Path:
-    """keyshield's own environment: where its commands are."""
-    place = _cache() / "keyshield"
-    if not (place / "made").exists():
-        say("  installing keyshield")
-        _run([sys.executable, "-m", "venv", "--clear", str(place)])
-        _run([str(place / "bin" / "python"), "-m", "pip", "-q", "install", *PYPI])
-        (place / "made").touch()
-    return place / "bin"
-
-
-def _npm() -> Path:
-    """better-auth's folder, with what it needs installed."""
-    if shutil.which("npm") is None:
-        raise Missing("there is no npm")
-    place = _cache() / "better-auth"
-    if not (place / "made").exists():
-        say("  installing better-auth; its SQLite is compiled, which takes two minutes")
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_text('{"private": true, "type": "module"}\n')
-        _run(["npm", "install", "--legacy-peer-deps", "--no-audit", "--no-fund", *NPM], place)
-        _run(["npm", "rebuild", "better-sqlite3"], place)
-        (place / "made").touch()
-    return place
-
-
-def _cache() -> Path:
-    place = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "keyledger-bench"
-    place.mkdir(parents=True, exist_ok=True)
-    return place
-
-
-def _run(argv: Sequence[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS)
-    if done.returncode != 0:
-        raise Missing(f"{argv[0]} failed: {(done.stdout + done.stderr)[-300:]}")

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Struct
 
 from bench.stage import Stage, say
 from keyledger import events
@@ -94,17 +95,36 @@ async def append(connection: asyncpg.Connection, commands: list[Command]) -> Non
     assert all(row["outcome"] == "done" for row in outcomes)
 
 
-async def seed(stage: Stage, count: int) -> float:
-    """Append so many keys; the seconds it took."""
+class Seeded(Struct, frozen=True):
+    """How long it took, and the tokens of the keys of which they are known."""
+
+    seconds: float
+    tokens: list[str]
+
+
+async def seed(stage: Stage, count: int, *, known: int = 0, limit: int = 1000) -> Seeded:
+    """Append so many keys, of workspaces with so many uses a minute.
+
+    Of about `known` of them, evenly spread over all, the tokens are known.
+    """
     began = time.perf_counter()
     connections = [await asyncpg.connect(stage.postgres) for _ in range(2)]
-    places = [await new_workspace(stage.sealer, connections[0]) for _ in range(WORKSPACES)]
-    starts = iter(range(0, count, GROUP))
+    places = [await new_workspace(stage.sealer, connections[0], limit) for _ in range(WORKSPACES)]
+    starts, every = iter(range(0, count, GROUP)), count // known if known else count
+    peppers, tokens = load_peppers(stage.home.peppers), list[str]()
+
+    def command(number: int) -> Command:
+        if not known or number % every:
+            return key_command(*places[number % WORKSPACES], number)
+        key_id = new_id("key")
+        token = mint("cvtk", "live", key_id, _secret()).reveal()
+        tokens.append(token)
+        place = places[number // every % WORKSPACES]
+        return key_command(*place, number, key_id=key_id, digest=peppers.digest(token))
 
     async def fill(connection: asyncpg.Connection) -> None:
         for start in starts:
-            group = [key_command(*places[n % WORKSPACES], n) for n in range(start, min(start + GROUP, count))]
-            await append(connection, group)
+            await append(connection, [command(n) for n in range(start, min(start + GROUP, count))])
             if start % 100_000 == 0:
                 say(f"  {start:,} of {count:,} keys recorded")
 
@@ -117,25 +137,7 @@ async def seed(stage: Stage, count: int) -> float:
     finally:
         for connection in connections:
             await connection.close()
-    return time.perf_counter() - began
-
-
-async def seed_known(stage: Stage, count: int, workspaces: int, limit: int) -> list[str]:
-    """Append so many keys, spread over new workspaces; their tokens."""
-    peppers, tokens = load_peppers(stage.home.peppers), list[str]()
-    connection = await asyncpg.connect(stage.postgres)
-    places = [await new_workspace(stage.sealer, connection, limit) for _ in range(workspaces)]
-    for start in range(0, count, GROUP):
-        group: list[Command] = []
-        for number in range(start, min(start + GROUP, count)):
-            key_id = new_id("key")
-            token = mint("cvtk", "live", key_id, _secret()).reveal()
-            tokens.append(token)
-            place = places[number % workspaces]
-            group.append(key_command(*place, number, key_id=key_id, digest=peppers.digest(token)))
-        await append(connection, group)
-    await connection.close()
-    return tokens
+    return Seeded(time.perf_counter() - began, tokens)
 
 
 def _secret() -> str:

@@ -8,52 +8,91 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.driving import Asked, Target, drive
-from bench.peers import peers
+from bench.driving import CLIENT_CORE, CORES, Asked, Target, confined, counted, drive, family, given, move
+from bench.peers import FLOORS, peers
 from bench.stage import Stage, say
 from tests.support.processes import Process
 
 OURS = "keyledger verifier"
-CONNECTIONS, SECONDS = 64, 3.0
+CONNECTIONS, SECONDS, ALONE_SECONDS = 64, 3.0, 2.0
 READY_WITHIN = 120.0
+SOUND = 0.999
+"""Share of the requests that must have been given the verdict VALID, for the run to count."""
+
+
+Pair = tuple[Asked, Asked]
 
 
 class Served(Struct):
-    """For each server its rounds with 64 connections and with one."""
+    """For each server its rounds with 64 connections and with one; what was not measured, and why."""
 
     busy: dict[str, list[Asked]]
     alone: dict[str, list[Asked]]
+    missing: dict[str, str]
+    failed: dict[str, int]
+    verdicts: dict[str, int]
+    dropped: int = 0
+    """Uses for which the verifier had no room."""
 
 
 async def measure(verifier: Target, rounds: int, *, rivals: bool) -> Served:
-    """All servers in turn, round by round."""
-    served = Served({}, {})
-    async with peers(verifier.bodies, rivals=rivals) as others:
+    """All servers in turn, round by round. Nothing else of ours runs on the server's core meanwhile."""
+    async with peers(verifier.bodies, rivals=rivals) as (others, missing):
+        served = Served({}, {}, missing, {}, {})
         targets = [verifier, *others]
-        for target in targets:
-            # what is done once is not measured
-            await drive(target, CONNECTIONS, 1)
-        for number in range(rounds):
+        with confined(CLIENT_CORE, but=[target.pid for target in targets]):
             for target in targets:
-                told = await drive(target, CONNECTIONS, SECONDS)
-                served.busy.setdefault(target.name, []).append(told)
-                if told.failed:
-                    say(f"  {target.name}: {told.failed} of {told.requests} failed")
-            for target in targets[:4]:
-                served.alone.setdefault(target.name, []).append(await drive(target, 1, 2))
-            say(f"  over HTTP: round {number + 1} of {rounds}")
+                # what is done once is not measured
+                await drive(target, CONNECTIONS, 1)
+            before, asked = given(verifier.port), 0
+            for number in range(rounds):
+                asked += await _round(served, targets)
+                say(f"  over HTTP: round {number + 1} of {rounds}")
+            after = counted(verifier.port)
+            served.verdicts = {
+                code: round(count - before.get(code, 0))
+                for code, count in given(verifier.port).items()
+                if count > before.get(code, 0)
+            }
+            served.dropped = round(after["keyledger_uses_dropped_total"])
+    if served.verdicts.get("VALID", 0) < SOUND * asked:
+        raise RuntimeError(f"of {asked} requests not all were valid: {served.verdicts}")
     return served
 
 
-async def measure_workers(one: Target, two: Target, rounds: int) -> list[tuple[Asked, Asked]]:
-    """One worker and two in turn, on whatever cores they get."""
+async def _round(served: Served, targets: list[Target]) -> int:
+    """One round of all; how often the verifier was asked."""
+    ours = 0
+    for target in targets:
+        told = await drive(target, CONNECTIONS, SECONDS)
+        served.busy.setdefault(target.name, []).append(told)
+        if told.failed:
+            served.failed[target.name] = served.failed.get(target.name, 0) + told.failed
+        ours += told.requests if target.name == OURS else 0
+    for target in targets:
+        if target.name in {OURS, *FLOORS}:
+            told = await drive(target, 1, ALONE_SECONDS)
+            served.alone.setdefault(target.name, []).append(told)
+            ours += told.requests if target.name == OURS else 0
+    return ours
+
+
+async def measure_workers(one: Target, two: Target, rounds: int) -> tuple[list[Pair], list[Pair]]:
+    """One worker and two in turn: all on the server's core, then on whatever cores they get.
+
+    On one core both are asked more than they can answer; on two `wrk` needs one of the workers' cores.
+    """
+    with confined(CLIENT_CORE, but=[one.pid, two.pid]):
+        close = await _in_turn(one, two, rounds, CLIENT_CORE)
+    move([*family(one.pid), *family(two.pid)], CORES)
+    return close, await _in_turn(one, two, rounds, None)
+
+
+async def _in_turn(one: Target, two: Target, rounds: int, core: int | None) -> list[Pair]:
     for target in (one, two):
-        await drive(target, CONNECTIONS, 1, core=None)
+        await drive(target, CONNECTIONS, 1, core=core)
     return [
-        (
-            await drive(one, CONNECTIONS, SECONDS, core=None),
-            await drive(two, CONNECTIONS, SECONDS, core=None),
-        )
+        (await drive(one, CONNECTIONS, SECONDS, core=core), await drive(two, CONNECTIONS, SECONDS, core=core))
         for _ in range(rounds)
     ]
 
@@ -75,14 +114,26 @@ async def ready(process: Process, url: str) -> None:
 
 
 def private_bytes(pid: int, store: Path) -> int:
-    """What a process has in memory for itself alone; pages of the store's file are not its own."""
-    total, counted = 0, True
+    """What a process has in memory for itself alone.
+
+    Linux counts pages of a shared file that just one process looks at as that one's; those of the store are
+    the page cache's, and are left out.
+    """
+    total, is_own = 0, True
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            counted = str(store) not in line
-        elif counted and line.startswith(("Private_Clean:", "Private_Dirty:")):
+            is_own = str(store) not in line
+        elif is_own and line.startswith(("Private_Clean:", "Private_Dirty:")):
             total += int(line.split()[1]) * 1024
     return total
+
+
+def private_rollup(pid: int) -> int:
+    """The same as Linux sums it up, with the pages of the store that no other process looks at."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(
+        int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))
+    )
 
 
 def store_bytes(store: Path) -> int:

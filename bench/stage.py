@@ -97,6 +97,8 @@ class Stage:
             "KEYLEDGER_STORE": str(place),
             "KEYLEDGER_PORT": str(self.base + port),
             "KEYLEDGER_WORKERS": str(workers),
+            # nobody asks it any more when it is told to stop
+            "KEYLEDGER_DRAIN_SECONDS": "0",
             **more,
         }
         with self._process(module, environment, core) as process:

@@ -1,55 +1,54 @@
 """How fast verifiers are: over HTTP beside floors and rivals, in process, after changes, and after a restart.
 
-`python -m bench.verify [rounds] [keys]` prints the medians with their targets; `verify.json`, `verify.svg`
-and `verify-http.svg` go into `bench/results`. The service is the real one on servers of its own, with its
-store, limits held and uses reported. `wrk` has one core and the server the other; all servers take turns.
-With less than a million keys the rivals, which are installed at first, are left out.
+`python -m bench.verify` prints the medians with their targets; `verify.json`, `verify.svg` and
+`verify-http.svg` go into `bench/results`. The service is the real one on servers of its own, with its store,
+scopes checked, limits held and uses reported. `wrk` has one core and the server the other; all servers take
+turns. `--quick` tries everything with few keys and without the rivals, and writes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import platform
 import random
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import structlog
 import uvloop
 
-from bench import checking, pausing, refusing, serving
-from bench.driving import SERVER_CORE, Target
+from bench import checking, pausing, profiling, refusing, serving, targets
+from bench.driving import CORES, SERVER_CORE, Target, family, loaded, pace
 from bench.figures import figure, printed
 from bench.plot import Bar, chart
-from bench.seeding import seed, seed_known
+from bench.seeding import seed
 from bench.stage import Stage, say, stage
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS, KEYS = 5, 1_000_000
+QUICK_ROUNDS, QUICK_KEYS = 2, 10_000
 KNOWN, ASKED = 50_000, 10_000
 """Keys whose tokens are known, and those of them that are asked for over HTTP."""
-CHANGED = {"idle": 200, "at half of the peak": 100}
-WORKSPACES, LIMIT = 100, 10**9
+IDLE, BUSY = 200, 100
+"""Changes of each kind."""
+LIMIT = 10**9
 
 
-async def main(rounds: int, keys: int) -> None:
-    """Measure, print, write."""
+async def main(rounds: int, keys: int, *, rivals: bool, kept: bool) -> None:
+    """Measure, print, and keep it if so wished."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     began, load = time.perf_counter(), os.getloadavg()[0]
     async with stage() as here:
         say(f"recording {keys:,} keys")
-        tokens = await seed_known(here, min(KNOWN, keys // 2), WORKSPACES, LIMIT)
-        changing = await seed_known(here, len(refusing.CHANGES) * sum(CHANGED.values()), 1, LIMIT)
-        await seed(here, keys - len(tokens) - len(changing))
+        tokens = (await seed(here, keys, known=min(KNOWN, keys // 2), limit=LIMIT)).tokens
         async with here.key_service():
-            bars, facts = await _measured(here, tokens, iter(changing), rounds, keys)
-    http = [bar for bar in bars if bar.unit in {"requests/s", "ms, one connection"}]
-    other = [bar for bar in bars if bar not in http]
+            servers, bars, facts = await _measured(here, tokens, rounds, keys, rivals=rivals)
     facts = {
         "rounds": rounds,
         "keys": keys,
@@ -58,21 +57,28 @@ async def main(rounds: int, keys: int) -> None:
         "load before and after": [round(load, 1), round(os.getloadavg()[0], 1)],
         **facts,
     }
-    printed(bars, facts)
+    printed([*servers, *bars], facts)
+    if not kept:
+        return
     RESULTS.mkdir(exist_ok=True)
-    figures = {bar.name: figure(bar) for bar in bars}
-    (RESULTS / "verify.json").write_text(json.dumps({**facts, "figures": figures}, indent=2) + "\n")
-    (RESULTS / "verify-http.svg").write_text(chart("POST /v1/verify, measured by bench/verify.py", http))
-    (RESULTS / "verify.svg").write_text(chart("Verifiers, measured by bench/verify.py", other))
+    figures = {bar.name: figure(bar) for bar in (*bars, *servers)}
+    (RESULTS / "verify.json").write_text(
+        json.dumps({**facts, "figures": figures}, indent=2, ensure_ascii=False) + "\n"
+    )
+    (RESULTS / "verify.svg").write_text(chart("Verifiers, measured by bench/verify.py", bars))
+    (RESULTS / "verify-http.svg").write_text(
+        chart("Servers on one core, 64 connections and one, measured by bench/verify.py", servers)
+    )
 
 
 async def _measured(
-    here: Stage, tokens: Sequence[str], changing: Any, rounds: int, keys: int
-) -> tuple[list[Bar], dict[str, Any]]:
-    folder = here.home.folder
-    bodies = folder / "bodies"
-    asked = [json.dumps({"key": token, "scopes": checking.SCOPES}) for token in tokens[:ASKED]]
-    random.shuffle(asked)
+    here: Stage, tokens: Sequence[str], rounds: int, keys: int, *, rivals: bool
+) -> tuple[list[Bar], list[Bar], dict[str, Any]]:
+    mixed = random.sample(tokens, len(tokens))
+    changes = (IDLE + BUSY) * len(refusing.CHANGES)
+    changing, staying = iter(mixed[:changes]), mixed[changes:]
+    folder, bodies = here.home.folder, here.home.folder / "bodies"
+    asked = [json.dumps({"key": token, "scopes": checking.SCOPES}) for token in staying[:ASKED]]
     bodies.write_text("\n".join(asked) + "\n")
 
     def target(pid: int, port: int = 2) -> Target:
@@ -81,110 +87,85 @@ async def _measured(
     say("over HTTP, beside floors and rivals")
     with here.verifier("one", core=SERVER_CORE) as process:
         await serving.ready(process, here.verifier_url)
-        served = await serving.measure(target(process.pid), rounds, rivals=keys >= KEYS)
+        served = await serving.measure(target(process.pid), rounds, rivals=rivals)
         store = folder / "one" / "store"
-        private = serving.private_bytes(process.pid, store)
+        private, rollup = serving.private_bytes(process.pid, store), serving.private_rollup(process.pid)
         size = serving.store_bytes(store)
     say("after a restart")
     restarts = await serving.measure_restarts(here, "one", rounds)
     say("in process")
-    checked = await checking.measure(here, "one", tokens, rounds)
-    peak = _middle([each.rate for each in served.busy[serving.OURS]])
+    checked = await checking.measure(here, "one", staying, rounds)
+    half = median(each.rate for each in served.busy[serving.OURS]) / 2
     say("from a change to the first refusal")
-    lags: dict[str, list[float]] = {}
     with here.verifier("one") as process:
         await serving.ready(process, here.verifier_url)
-        for when, count in CHANGED.items():
-            async with pausing.loaded(target(process.pid), peak / 2 if when != "idle" else 0):
-                for what in refusing.CHANGES:
-                    some = [next(changing) for _ in range(count)]
-                    lags[f"{what}, {when}"] = await asyncio.to_thread(refusing.lags, here, what, some)
-    say("the loop's longest pause, and a profile")
-    pauses = await pausing.measure_pauses(here, target, peak / 2, rounds)
-    profile = await pausing.measure_profile(here, target)
+        connections = await pace(target(process.pid), half)
+        idle, _ = await _lags(here, target(process.pid), 0, IDLE, changing)
+        busy, rate = await _lags(here, target(process.pid), connections, BUSY, changing)
+    say("the loop's longest pause")
+    pauses = await pausing.measure(here, target, connections, rounds)
+    say("a profile")
+    profile = await profiling.measure(here, target)
     say("one worker, two workers")
-    with here.verifier("one") as one, here.verifier("two", port=5, workers=2) as two:
+    with (
+        here.verifier("one", core=SERVER_CORE) as one,
+        here.verifier("two", core=SERVER_CORE, port=5, workers=2) as two,
+    ):
         await serving.ready(one, here.verifier_url)
         await serving.ready(two, f"http://127.0.0.1:{here.base + 5}")
-        pairs = await serving.measure_workers(target(one.pid), target(two.pid, 5), rounds)
+        close, free = await serving.measure_workers(target(one.pid), target(two.pid, 5), rounds)
+        workers = family(two.pid)
+        of_two = max(serving.private_bytes(pid, folder / "two" / "store") for pid in workers)
+        rollups = {"one process": rollup, "two workers'": max(map(serving.private_rollup, workers))}
     bars = [
-        *_http_bars(served),
-        *_check_bars(checked),
-        *_lag_bars(lags),
-        Bar("longest pause of the loop", "ms of CPU", tuple(pauses["held"]), 5, more_is_better=False),
-        Bar("the same, and what others had of the core", "ms", tuple(pauses["late"])),
-        Bar("restart to ready", "s", tuple(restarts), 1, more_is_better=False),
-        Bar("private memory", "MB", (private / 1e6,), 150, more_is_better=False),
-        Bar("store", "bytes/key", (size / keys,), 250, more_is_better=False),
-        Bar(
-            "two workers ÷ one, per CPU second", "×",
-            tuple(two.per_cpu_second / one.per_cpu_second for one, two in pairs), 0.9,
-        ),
-        Bar("two workers ÷ one, requests", "×", tuple(two.rate / one.rate for one, two in pairs)),
-    ]  # fmt: skip
-    return bars, {"half of the peak, asked": round(peak / 2), "profile, % of CPU samples": profile}
-
-
-def _http_bars(served: serving.Served) -> list[Bar]:
-    ours = served.busy[serving.OURS]
-    targets = {
-        "granian, bare ASGI": 2.0, "Litestar route": 6.0, "nginx, static": 0.25,
-        "keyshield, cached, delay 0": 5.0, "better-auth": 20.0,
-    }  # fmt: skip
-    bars = [
-        Bar(f"ours ÷ {name}", "×", _ratios(ours, rounds), targets.get(name))
-        for name, rounds in served.busy.items()
-        if name != serving.OURS
+        *targets.of_http(served),
+        *targets.of_checks(checked),
+        *targets.of_lags(idle, busy),
+        *targets.of_pauses(pauses),
+        *targets.of_memory(size / keys, private, of_two),
+        *targets.of_restarts(restarts),
+        *targets.of_workers(close, free),
     ]
-    for name, rounds in served.busy.items():
-        bars.append(Bar(name, "requests/s", tuple(each.rate for each in rounds)))
-    bars += [
-        Bar("64 connections, p50", "ms", tuple(each.p50 for each in ours)),
-        Bar("64 connections, p99", "ms", tuple(each.p99 for each in ours)),
-    ]
-    for name, rounds in served.alone.items():
-        bound = 0.2 if name == serving.OURS else None
-        p99 = tuple(each.p99 for each in rounds)
-        bars += [
-            Bar(f"{name}, p50", "ms, one connection", tuple(each.p50 for each in rounds)),
-            Bar(f"{name}, p99", "ms, one connection", p99, bound, more_is_better=False),
-        ]
-    return bars
+    facts = {
+        "not measured": served.missing or "nothing" if rivals else "the rivals, by choice",
+        "failed requests": served.failed or 0,
+        "verdicts of the verifier over HTTP": served.verdicts,
+        "uses dropped": served.dropped,
+        # the kernel counts the pages of the store that nobody else has open as a process's own
+        "private with pages of the store, MB": {name: round(each / 1e6) for name, each in rollups.items()},
+        "requests/s while busy": {"half of the peak": round(half), "answered": round(rate)},
+        "profile at the peak, % of samples": profile,
+    }
+    return targets.of_servers(served), bars, facts
 
 
-def _ratios(ours: Sequence[Any], others: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(one.rate / max(other.rate, 0.1) for one, other in zip(ours, others, strict=True))
-
-
-def _check_bars(checked: checking.Checked) -> list[Bar]:
-    bars: list[Bar] = []
-    for name, rounds in checked.median.items():
-        garbage = name.startswith("garbage")
-        bars.append(
-            Bar(f"check(), {name}, median", "µs", tuple(rounds), 2 if garbage else 6, more_is_better=False)
-        )
-        if not garbage:
-            p99 = tuple(checked.p99[name])
-            bars.append(Bar(f"check(), {name}, p99", "µs", p99, 20, more_is_better=False))
-    return [*bars, Bar("check() on one core", "checks/s", tuple(checked.rate), 130_000)]
-
-
-def _lag_bars(lags: dict[str, list[float]]) -> list[Bar]:
-    bars: list[Bar] = []
-    for name, values in lags.items():
-        ordered, idle = sorted(values), name.endswith("idle")
-        p50, p99 = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
-        bars += [
-            Bar(f"{name}, p50", "ms", (p50,), 2 if idle else None, more_is_better=False),
-            Bar(f"{name}, p99", "ms", (p99,), 10 if idle else 50, more_is_better=False),
-        ]
-    return bars
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+async def _lags(
+    here: Stage, target: Target, connections: int, count: int, tokens: Iterator[str]
+) -> tuple[dict[str, list[float]], float]:
+    """The lags of so many changes of each kind, and how many requests a second were answered meanwhile."""
+    found: dict[str, list[float]] = {}
+    async with loaded(target, connections) as load:
+        for what in refusing.CHANGES:
+            some = [next(tokens) for _ in range(count)]
+            found[what] = await asyncio.to_thread(refusing.lags, here, what, some)
+            say(f"  {what}: {count} times{' under load' if connections else ''}")
+    return found, load.rate
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:3]]
-    uvloop.run(main(*given, *(ROUNDS, KEYS)[len(given) :]))
+    parser = argparse.ArgumentParser(prog="python -m bench.verify")
+    parser.add_argument("--quick", action="store_true", help="a few keys and rounds, no rivals, nothing kept")
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS} unless said")
+    parser.add_argument("--keys", type=int, help=f"{KEYS:,} unless said")
+    parser.add_argument("--no-rivals", action="store_true", help="without keyshield and better-auth")
+    said = parser.parse_args()
+    if len(CORES) < 2:
+        parser.error("two cores are needed, one for the servers and one for who asks them")
+    uvloop.run(
+        main(
+            said.rounds or (QUICK_ROUNDS if said.quick else ROUNDS),
+            said.keys or (QUICK_KEYS if said.quick else KEYS),
+            rivals=not (said.quick or said.no_rivals),
+            kept=not said.quick,
+        )
+    )

@@ -1,14 +1,16 @@
 """`python -m bench.watched`: the verifier's process, watched from within; `BENCH_WATCH` names the file.
 
-`BENCH_WATCH_AS=pause`: a timer of the event loop tells how late it is, and how much CPU time went by
-between two of its turns. The latter bounds what held the loop: it does not count when the machine gave the
-core to others. `BENCH_WATCH_AS=profile`: every 2 ms of CPU time, which function is at work.
+`BENCH_WATCH_AS=pause`: between a first and a second SIGUSR1 a timer of the event loop tells how late it is.
+While the loop is held, by computing or by waiting for a file, the timer cannot come. How long the kernel let
+the process wait for a core, which is nothing of ours, is told apart. `BENCH_WATCH_AS=profile`: every 2 ms of
+CPU time, what is at work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -28,33 +30,51 @@ _new_event_loop = uvloop.new_event_loop
 
 
 class Pauses:
-    """The turns of a timer: lateness and CPU time, in milliseconds, the longest of each second."""
+    """The turns of a timer: by how many milliseconds each was late, and without the waits for a core."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.late: list[float] = []
         self.held: list[float] = []
         self._loop = loop
-        self._due = self._cpu = 0.0
+        self._due = self._waited = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._schedule: int | None = None
+        with contextlib.suppress(OSError):
+            self._schedule = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
 
-    def begin(self) -> None:
-        """Begin to measure: SIGUSR1 asks for it, once it is ready."""
+    def begin_or_end(self) -> None:
+        """Begin to measure, or end it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            return
         self.late, self.held = [], []
-        self._cpu, self._due = time.thread_time(), time.perf_counter() + TURN
-        self._loop.call_later(TURN, self._turn)
+        self._waited = self._waits()
+        self._again()
 
     def _turn(self) -> None:
-        now, cpu = time.perf_counter(), time.thread_time()
-        self.late.append((now - self._due) * 1000)
-        self.held.append((cpu - self._cpu) * 1000)
-        self._due, self._cpu = now + TURN, cpu
-        self._loop.call_later(TURN, self._turn)
+        late, waits = time.perf_counter() - self._due, self._waits()
+        self.late.append(late * 1000)
+        self.held.append(max(0.0, late - (waits - self._waited)) * 1000)
+        self._waited = waits
+        self._again()
 
-    def told(self) -> dict[str, object]:
+    def _again(self) -> None:
+        self._due = time.perf_counter() + TURN
+        self._timer = self._loop.call_later(TURN, self._turn)
+
+    def _waits(self) -> float:
+        """Seconds for which this thread could have run and had no core; 0 where the kernel does not tell."""
+        if self._schedule is None:
+            return 0.0
+        return int(os.pread(self._schedule, 128, 0).split()[1]) / 1e9
+
+    def told(self) -> dict[str, dict[str, float]]:
         """The longest and the 99.9th percentile of both."""
         return {
             name: {
-                "longest": max(values),
-                "p999": sorted(values)[int(len(values) * 0.999)],
+                "longest": max(values, default=0.0),
+                "p999": sorted(values)[int(len(values) * 0.999)] if values else 0.0,
                 "turns": len(values),
             }
             for name, values in (("late", self.late), ("held", self.held))
@@ -62,7 +82,10 @@ class Pauses:
 
 
 class Profile:
-    """Where the CPU time is spent: samples of the innermost function."""
+    """Where the CPU time is spent: samples of the stack, the outermost call first, as py-spy writes them.
+
+    What the loop does in C between two calls counts with the call that comes next.
+    """
 
     def __init__(self) -> None:
         self.samples: Counter[str] = Counter()
@@ -71,12 +94,15 @@ class Profile:
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
         del number
-        if frame is not None:
-            self.samples[f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"] += 1
+        stack: list[str] = []
+        while frame is not None:
+            stack.append(f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})")
+            frame = frame.f_back
+        self.samples[";".join(reversed(stack))] += 1
 
-    def told(self) -> dict[str, int]:
-        """Samples by function."""
-        return dict(self.samples.most_common(40))
+    def told(self) -> str:
+        """A line for each stack, with its samples behind."""
+        return "".join(f"{stack} {count}\n" for stack, count in self.samples.items())
 
 
 def watched() -> int:
@@ -84,13 +110,13 @@ def watched() -> int:
     place = Path(os.environ.pop("BENCH_WATCH"))
     if os.environ.pop("BENCH_WATCH_AS") == "profile":
         profile = Profile()
-        atexit.register(lambda: place.write_text(json.dumps(profile.told())))
+        atexit.register(lambda: place.write_text(profile.told()))
         return main()
 
     def loop() -> asyncio.AbstractEventLoop:
         made = _new_event_loop()
         pauses = Pauses(made)
-        made.add_signal_handler(signal.SIGUSR1, pauses.begin)
+        made.add_signal_handler(signal.SIGUSR1, pauses.begin_or_end)
         atexit.register(lambda: place.write_text(json.dumps(pauses.told())))
         return made
 
