@@ -35,6 +35,7 @@ bench: .dev ## measure the figures of the README
 	$(bin)/python -m bench.backbone
 	$(bin)/python -m bench.timing
 	$(bin)/python -m bench.log
+	$(bin)/python -m bench.verify
 	exec $(bin)/python -m bench.usage
 
 fmt: .dev ## format the code and mend what can be mended

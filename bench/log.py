@@ -35,7 +35,7 @@ async def main(rounds: int, keys: int) -> None:
         appended = await appending.measure(here, rounds)
     async with stage() as here:
         say(f"recording {keys:,} keys")
-        seeded = keys / await seed(here, keys)
+        seeded = keys / (await seed(here, keys)).seconds
         say("feed, snapshot, a verifier from nothing")
         followed = await following.measure(here, rounds)
         say("relay")

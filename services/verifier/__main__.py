@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import sys
@@ -21,9 +22,7 @@ from keyledger.server.settings import SettingsError, read_environment
 from keyledger.server.telemetry import configure_logging
 from keyledger.verification.spool import gather
 from keyledger.verification.store_folder import FolderUnusable
-from services.verifier.app import open_projector, open_service
 from services.verifier.listener.bounds import Bounds
-from services.verifier.listener.listener import Listener
 from services.verifier.listener.sockets import allow_connections, bound
 from services.verifier.listener.tls import TlsError, server_context
 from services.verifier.settings import Settings, Worker, read_settings
@@ -84,12 +83,25 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
     return None if tls is None else server_context(tls.certificate, tls.key, tls.client_ca)
 
 
+def _settle() -> None:
+    """Let Python's collector pass over what was built up to now: it stays, and to look at all of it takes
+    tens of milliseconds, in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def _serve(
     settings: Settings, sockets: list[socket.socket], bounds: Bounds, tls: ssl.SSLContext | None
 ) -> int:
+    # a parent of workers, and the one that follows for them, are up before all of this is read
+    from services.verifier.app import open_service  # noqa: PLC0415
+    from services.verifier.listener.listener import Listener  # noqa: PLC0415
+
     stops = Stops(settings.worker)
     async with open_service(settings) as service:
         listener = Listener(service.endpoints, service.documented, SystemClock(), bounds=bounds, tls=tls)
+        _settle()
         await listener.open(sockets)
         _log.info("listening", host=settings.host, port=settings.port)
         await stops.first.wait()
@@ -104,8 +116,11 @@ async def _serve(
 
 
 async def _project(settings: Settings, worker: Worker) -> int:
+    from services.verifier.following import open_projector  # noqa: PLC0415
+
     stops = Stops(worker)
     async with open_projector(settings):
+        _settle()
         await stops.first.wait()
     return 0
 

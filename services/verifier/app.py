@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import secrets
+import os
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import httpx2
 from litestar.types import ASGIApp
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, PlatformCollector
 
 from keyledger.clock import Clock, SystemClock
-from keyledger.digest import load_peppers
 from keyledger.server.edge import Edge
 from keyledger.server.health import Readiness
 from keyledger.server.telemetry import new_registry
 from keyledger.token import Secret
-from keyledger.verification.bus import NatsBus
-from keyledger.verification.feed import HttpFeed
 from keyledger.verification.freshness import NEVER
 from keyledger.verification.judge import Judge
 from keyledger.verification.limits import FixedWindow
-from keyledger.verification.opening import open_store
-from keyledger.verification.pepper_watch import PepperWatch
-from keyledger.verification.projector import Projector
 from keyledger.verification.spool import spool_of
-from keyledger.verification.verifier import STORE, Verifier
+from keyledger.verification.verifier import Verifier
 from services.verifier.adapters.key_service import TIMEOUT, HttpKeyService
+from services.verifier.handlers.counts import Counts
 from services.verifier.handlers.explain import Explain
 from services.verifier.handlers.gateway import ClientAddress, Gateway
 from services.verifier.handlers.projection import Projection
 from services.verifier.handlers.tally import Tally
 from services.verifier.handlers.verify import Checks
+from services.verifier.handlers.vitals import Vitals
 from services.verifier.ports import KeyService
 from services.verifier.routes.explain import explain_route
 from services.verifier.routes.framework import framework
@@ -53,12 +48,13 @@ class Service:
         token: Secret | None = None,
         registry: CollectorRegistry | None = None,
         keys: KeyService | None = None,
+        counts: Counts | None = None,
     ) -> None:
         """`token` is what callers must send as X-Verifier-Token; None asks for nothing. `keys` is who tells
-        operators from others; without it nothing is explained to anybody.
+        operators from others; without it nothing is explained to anybody. `counts` is where it counts.
         """
         registry = registry or CollectorRegistry()
-        tally = Tally(verifier)
+        tally = Tally(verifier, counts)
         registry.register(tally)
         checks = Checks(verifier, tally)
         endpoints = Endpoints(checks, Gateway(checks, clock, address or ClientAddress()), token=token)
@@ -115,6 +111,7 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
         limits=FixedWindow() if settings.limits == "local" else None,
         index=index or 0,
     )
+    counts, registry = _counting(settings)
     header = settings.client_ip_header
     asking = httpx2.AsyncClient(base_url=settings.keys_url, timeout=TIMEOUT, trust_env=False)
     async with asking as http, following as verifier:
@@ -123,35 +120,18 @@ async def open_service(settings: Settings) -> AsyncGenerator[Service]:
             clock,
             address=ClientAddress(header.encode() if header else None, settings.trusted_hops),
             token=settings.verifier_token,
-            registry=new_registry(),
+            registry=registry,
+            counts=counts,
             keys=HttpKeyService(http),
         )
 
 
-@asynccontextmanager
-async def open_projector(settings: Settings) -> AsyncGenerator[Projector]:
-    """What follows for several workers and serves nobody; following while the context is open."""
-    clock, peppers = SystemClock(), load_peppers(settings.peppers)
-    feed = HttpFeed(settings.keys_url, settings.service_key)
-    bus = NatsBus(settings.nats, name="verifier", inbox_prefix="_INBOX_verifier")
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(feed.close)
-        projector = Projector(
-            open_store(settings.folder / STORE, follows=settings.keys_url, steady=clock.steady),
-            feed,
-            bus,
-            clock,
-            name=f"verifier-{secrets.token_hex(6)}",
-            held_seconds=settings.held_seconds,
-            peppers=lambda: peppers.names,
-            snapshots=feed,
-            max_staleness=settings.max_staleness,
-        )
-        stack.push_async_callback(bus.close)
-        stack.push_async_callback(projector.leave)
-        await bus.open()
-        watch = PepperWatch(settings.peppers, peppers, lambda: projector.pepper)
-        stack.callback(asyncio.create_task(watch.run(), name="watch the peppers").cancel)
-        stack.push_async_callback(projector.stop)
-        await projector.start()
-        yield projector
+def _counting(settings: Settings) -> tuple[Counts, CollectorRegistry]:
+    """Where this process counts, and the registry with the vital signs of all who count there."""
+    worker = settings.worker
+    if worker is None or worker.index is None:
+        return Counts.private(), new_registry()
+    counts, registry = Counts.shared(worker.counts, worker.index), CollectorRegistry()
+    registry.register(Vitals(os.getppid(), counts))
+    PlatformCollector(registry=registry)
+    return counts, registry

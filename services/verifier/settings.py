@@ -28,12 +28,14 @@ class Tls:
 class Worker:
     """Which of several processes this is: the one of `index` among those that serve, or the one that follows.
 
-    `sockets` and `lifeline` are inherited file descriptors; the latter ends when the parent does.
+    `sockets`, `lifeline` and `counts` are inherited file descriptors. The lifeline ends when the parent does;
+    `counts` is memory that all who serve count in.
     """
 
     index: int | None
     sockets: tuple[int, ...]
     lifeline: int
+    counts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +156,12 @@ def _workers(count: int) -> int:
 def _worker(text: str) -> Worker:
     """What the parent of a worker has written; see `worker_setting`."""
     try:
-        index, sockets, lifeline = text.split(" ")
+        index, sockets, lifeline, counts = text.split(" ")
         return Worker(
             None if index == "-" else int(index),
             tuple(int(each) for each in sockets.split(",") if each),
             int(lifeline),
+            int(counts),
         )
     except ValueError:
         raise SettingsError(f"{WORKER} is for the workers of KEYLEDGER_WORKERS alone") from None
@@ -167,7 +170,7 @@ def _worker(text: str) -> Worker:
 def worker_setting(worker: Worker) -> str:
     """What `read_settings` reads as this worker."""
     index = "-" if worker.index is None else worker.index
-    return f"{index} {','.join(map(str, worker.sockets))} {worker.lifeline}"
+    return f"{index} {','.join(map(str, worker.sockets))} {worker.lifeline} {worker.counts}"
 
 
 def _tls(certificate: str, key: str, client_ca: str) -> Tls | None:

@@ -21,7 +21,8 @@ from keyledger.server.settings import read_environment
 from keyledger.verification.board import Board
 from keyledger.verification.board_follower import SILENT
 from keyledger.verification.opening import open_board
-from keyledger.verification.verifier import STORE
+from keyledger.verification.store_folder import STORE
+from services.verifier.handlers.counts import shared_memory
 from services.verifier.settings import WORKER, Settings, Worker, worker_setting
 
 LOOK = 0.5
@@ -106,7 +107,7 @@ class _Child:
             "-m",
             "services.verifier",
             env={**read_environment(), WORKER: worker_setting(self._worker)},
-            pass_fds=(*self._worker.sockets, self._worker.lifeline),
+            pass_fds=(*self._worker.sockets, self._worker.lifeline, self._worker.counts),
             # a Ctrl-C in the terminal is for the parent, which tells the others in good order
             start_new_session=True,
         )
@@ -116,16 +117,20 @@ async def look_after(settings: Settings, sockets: Sequence[socket.socket]) -> in
     """Run the workers until told to stop; `FolderUnusable` when they could not share a store."""
     board, clock, stops = open_board(settings.folder / STORE), SystemClock(), Stops()
     lifeline, ours = os.pipe()
+    counts = shared_memory(settings.workers)
     each = len(sockets) // settings.workers
     for one in sockets:
         # whoever connects before the workers are up waits for them
         one.listen(_BACKLOG)
-    projector = _Child("projector", Worker(None, (), lifeline), clock)
+    projector = _Child("projector", Worker(None, (), lifeline, counts), clock)
     serving = [
         _Child(
             f"worker {index}",
             Worker(
-                index, tuple(one.fileno() for one in sockets[index * each : (index + 1) * each]), lifeline
+                index,
+                tuple(one.fileno() for one in sockets[index * each : (index + 1) * each]),
+                lifeline,
+                counts,
             ),
             clock,
         )
@@ -142,6 +147,7 @@ async def look_after(settings: Settings, sockets: Sequence[socket.socket]) -> in
         one.close()
     os.close(ours)
     os.close(lifeline)
+    os.close(counts)
     return 0
 
 

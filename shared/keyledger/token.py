@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Iterable
 from enum import Enum
+from zlib import crc32
 
 import msgspec
 
@@ -103,7 +103,7 @@ def base62_value(text: str) -> int:
 
 def checksum(text: str) -> str:
     """The six characters that end a token whose earlier part is `text`."""
-    return base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)
+    return base62(crc32(text.encode()), CHECKSUM_LENGTH)
 
 
 def is_id(text: str, kind: str) -> bool:
@@ -155,12 +155,17 @@ class Format:
             return self._unparsed(text)
         if not text.isascii():
             return Unparsed.MALFORMED
-        raw, key_id = text.encode(), text[-BODY_LENGTH:_ID_END]
-        if raw[-BODY_LENGTH:].translate(None, _BYTES) or key_id > _LARGEST_ID:
-            return Unparsed.MALFORMED
+        raw = text.encode()
         first, second, third = _PAIRS_OF(raw, -CHECKSUM_LENGTH)
-        given = (_PAIRS[first] * 3844 + _PAIRS[second]) * 3844 + _PAIRS[third]
-        if zlib.crc32(raw[:-CHECKSUM_LENGTH]) != given:
+        try:
+            given = (_PAIRS[first] * 3844 + _PAIRS[second]) * 3844 + _PAIRS[third]
+        except KeyError:
+            return Unparsed.MALFORMED
+        # what was mistyped is told by this alone, and quickly
+        if crc32(raw[:-CHECKSUM_LENGTH]) != given:
+            return Unparsed.MALFORMED
+        key_id = text[-BODY_LENGTH:_ID_END]
+        if raw[-BODY_LENGTH:].translate(None, _BYTES) or key_id > _LARGEST_ID:
             return Unparsed.MALFORMED
         return Token(text, environment, f"key_{key_id}")
 

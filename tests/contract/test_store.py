@@ -18,6 +18,7 @@ from keyledger.events import (
     KeyText,
     LostDenial,
     NewSecret,
+    Quota,
     RateLimit,
     SecretDigested,
     WorkspaceChanged,
@@ -34,7 +35,7 @@ from tests.support.followed_log import (
     key_rotated,
     workspace_created,
 )
-from tests.support.stores import Kept, digest, folded
+from tests.support.stores import Kept, digest, folded, swap, tidied
 
 OTHER = "ws_0000000000000000000002"
 DIGEST = bytes(range(32))
@@ -88,16 +89,24 @@ def test_whatever_a_record_holds_comes_back(new: Callable[[], Store]) -> None:
             SecretRecord({}, -5),
         ),
         2**60, ("10.0.0.0/8", "::1"), RateLimit(2**40, 86_400, "closed"), "external ✓", {"a": "b", "ü": ""},
-        False, True, True, 2**33,
+        False, True, True, 2**33, Quota(2**40, "month"),
     )  # fmt: skip
     bare = KeyRecord(key_id(8), WORKSPACE, "live", "", (), ())
-    limited = WorkspaceRecord(WORKSPACE, "Acme", RateLimit(1, 60, "open"), True, True)
+    plain = [
+        KeyRecord(
+            key_id(9 + at), WORKSPACE, "live", "x", ("a",), (SecretRecord({"p1": DIGEST}),), quota=quota
+        )
+        for at, quota in enumerate((Quota(7, "day"), None) * 3)
+    ]
+    quota = Quota(9, "day")
+    limited = WorkspaceRecord(WORKSPACE, "Acme", RateLimit(1, 60, "open"), True, True, quota=quota)
     gone = WorkspaceRecord(OTHER, "", RateLimit(1, 1), deleted=True)
     store = new()
     store.seed(Epoch(1, bytes(8)), 5, DIGEST, None)
-    for each in (record, bare, limited, gone):
+    for each in (record, bare, *plain, limited, gone):
         store.put(each, 5)
     assert [store.get(key_id(7)), store.get(key_id(8))] == [record, bare]
+    assert [store.get(each.key_id) for each in plain] == plain
     assert [store.workspace(WORKSPACE), store.workspace(OTHER)] == [limited, gone]
     # again, from wherever a second look is answered
     assert store.get(key_id(7)) == record
@@ -200,6 +209,7 @@ def test_imported_tokens_are_found_and_lost_with_their_workspace(new: Callable[[
     assert store.unfindable(held)
     store.apply(log.append(WORKSPACE, WorkspaceDeleted()))
     assert store.find(DIGEST) is store.find(bytes(32)) is store.get(key_id(1)) is None
+    tidied(store)
     assert not store.unfindable(lost)
     workspace = store.workspace(WORKSPACE)
     assert workspace is not None
@@ -277,7 +287,7 @@ def test_another_telling_goes_on_refusing_what_was_refused(
     store = folded(log, new())
     assert store.get(key_id(1)) is not None
     beside = folded(restored, store.beside())
-    store.swap(beside)
+    swap(store, beside)
     record, workspace = store.get(key_id(1)), store.workspace(WORKSPACE)
     assert record is not None
     assert workspace is not None
@@ -289,22 +299,25 @@ def test_another_telling_goes_on_refusing_what_was_refused(
     )
     assert store.hash_at(3) == restored.events[2].hash
     # and on, over the same log told once more
+    rotated = store.get(key_id(2))
+    assert rotated is not None
+    assert [secret.valid_until for secret in rotated.secrets] == [5]
     again = folded(restored, store.beside())
-    store.swap(again)
-    assert store.get(key_id(1)) == record
+    swap(store, again)
+    assert (store.get(key_id(1)), store.get(key_id(2))) == (record, rotated)
     store.apply(restored.append("epoch", EpochAccepted(2)))
     record = store.get(key_id(1))
     assert record is not None
     assert not record.revoked
     with pytest.raises(TypeError):
-        store.swap(_Another())  # type: ignore[arg-type]
+        swap(store, _Another())  # type: ignore[arg-type]
 
 
 def test_a_log_that_is_empty_now_takes_everything_away(new: Callable[[], Store], log: FollowedLog) -> None:
     store = folded(log, new())
     beside = store.beside()
     assert beside.get(key_id(1)) is beside.workspace(WORKSPACE) is None
-    store.swap(beside)
+    swap(store, beside)
     assert (store.position, store.epoch, store.get(key_id(1))) == (0, None, None)
 
 
@@ -333,6 +346,6 @@ async def test_what_is_frozen_outlives_a_swap(new: Callable[[], Store], log: Fol
     store = folded(log, new())
     then = await asyncio.to_thread(digest, folded(log))
     with store.freeze() as frozen:
-        store.swap(folded(log.restored(2), store.beside()))
+        swap(store, folded(log.restored(2), store.beside()))
         assert sum(len(found) for found in frozen.slices()) == then.records
     assert store.position == 2

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,51 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+async def test_any_worker_tells_what_all_of_them_counted(keys: Keys, nats_url: str, tmp_path: Path) -> None:
+    async with two_workers(tmp_path, nats_url, keys[2]) as verifier:
+
+        async def asked(times: int) -> None:
+            for _ in range(times):
+                assert (await verifier.ask(key=token(1)))["code"] == "VALID"
+
+        async def told(valid: int) -> list[dict[str, float]]:
+            """What `/metrics` says, asked so often that each of the workers has answered."""
+            seen: list[dict[str, float]] = []
+            for _ in range(20):
+                text = (await verifier.get("/metrics")).text
+                seen.append(dict(samples(text)))
+                assert seen[-1]['keyledger_verify_total{code="VALID"}'] == valid
+                assert seen[-1]["keyledger_verify_duration_seconds_count"] == valid
+                assert seen[-1]['keyledger_verify_duration_seconds_bucket{le="+Inf"}'] == valid
+            return seen
+
+        await asked(30)
+        before = await told(30)
+        spent = before[-1]["process_cpu_seconds_total"]
+        assert spent >= before[0]["process_cpu_seconds_total"] > 0
+        assert before[-1]["process_resident_memory_bytes"] > 3 * (10 << 20)
+        for killed in verifier.serving():
+            os.kill(killed, signal.SIGKILL)
+            await asked(5)
+        assert len(verifier.serving()) <= 2
+        after = await told(40)
+        # what the dead had used is still there
+        assert after[0]["process_cpu_seconds_total"] >= spent
+        position = await revoke(keys)
+        await verifier.ask(key=token(1), min_position=position)
+        seen = dict(samples((await verifier.get("/metrics")).text))
+        assert (seen["keyledger_position"], seen["keyledger_head_position"]) == (position, position)
+        assert 0 <= seen["keyledger_age_seconds"] < 5
+
+
+def samples(text: str) -> Iterator[tuple[str, float]]:
+    """The lines of an exposition."""
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            yield name, float(value)
 
 
 async def test_a_folder_that_cannot_be_used_is_named(keys: Keys, nats_url: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from keyledger.verification.snapshot import load
 from keyledger.verification.state_digest import digest_of
 from keyledger.verification.store import MemoryStore
 from keyledger.verification.telling import read_telling
-from keyledger.wire import Followed, KeyState, Page, SnapshotPage, WorkspaceState
+from keyledger.wire import KeyState, Page, SnapshotPage, WorkspaceState
 from tests.support.clock import ManualClock
 from tests.support.keys import Caller, House, Keys, house, refused
 from tests.support.servers import Servers
@@ -53,12 +53,10 @@ class Served:
         self.pages.append(msgspec.msgpack.decode(first, type=SnapshotPage))
         return self.pages[-1], frames
 
-    async def feed(self, after: int) -> tuple[Page, list[Followed]]:
-        answer = await self.by("GET", f"/v1/feed?after={after}")
+    async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
+        answer = await self.by("GET", f"/v1/feed?after={after}&limit={limit}")
         first, *records = wire.unframe(answer.content)
-        return msgspec.msgpack.decode(first, type=Page), [
-            msgspec.msgpack.decode(record, type=Followed) for record in records
-        ]
+        return msgspec.msgpack.decode(first, type=Page), records
 
     async def states(self) -> tuple[list[SnapshotPage], list[KeyState | WorkspaceState]]:
         found: list[KeyState | WorkspaceState] = []
@@ -81,7 +79,7 @@ async def digest(store: MemoryStore) -> object:
 
 async def read_all(source: Served) -> MemoryStore:
     store = MemoryStore()
-    await read_telling(store, source.feed, ManualClock())
+    await read_telling(store, source, ManualClock())
     return store
 
 
@@ -139,9 +137,9 @@ async def test_a_snapshot_read_while_others_write_and_the_feed_after_it_are_a_fr
     source = Served(here.follower)
     source.before_page = write
     store = MemoryStore()
-    assert await load(store, source)
+    assert await load(store, source, ManualClock())
     await write()
-    await read_telling(store, source.feed, ManualClock())
+    await read_telling(store, source, ManualClock())
     fresh = await read_all(source)
     assert await digest(store) == await digest(fresh), f"seed {seed}"
     assert store.last_hash == fresh.last_hash
@@ -151,7 +149,7 @@ async def test_a_snapshot_read_while_others_write_and_the_feed_after_it_are_a_fr
     # and read again in one piece, where nobody writes
     quiet = MemoryStore()
     again = Served(here.follower, size=10_000)
-    assert await load(quiet, again)
+    assert await load(quiet, again, ManualClock())
     assert (quiet.position, quiet.last_hash) == (fresh.position, fresh.last_hash)
     assert await digest(quiet) == await digest(fresh), f"seed {seed}"
     assert len(again.pages) == 1
@@ -247,7 +245,7 @@ async def test_denials_in_force_send_a_follower_to_the_feed_until_they_are_accep
     try:
         await sql("INSERT INTO ledger.lost_denial VALUES (1, $1, NULL, 'suspended')", here.system_ws)
         assert not (await page()).whole
-        assert not await load(MemoryStore(), Served(here.follower))
+        assert not await load(MemoryStore(), Served(here.follower), ManualClock())
         accepted = encode(EpochAccepted(1))
         await sql("SELECT ledger.accept_epoch(1, $1, 1::smallint, 'a', 'r', $2, 1)", here.system_ws, accepted)
         digest = await connection.fetchval("SELECT hash FROM ledger.log_head")

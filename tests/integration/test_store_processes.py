@@ -48,6 +48,18 @@ def test_a_reader_that_was_lapped_drops_everything(run: Processes) -> None:
     assert reader.ask("get", *numbers) == ["revoked"] * 3
 
 
+def test_keys_of_a_deleted_workspace_are_gone_before_their_rows_are(run: Processes) -> None:
+    writer, reader, other = run.start("write"), run.start("read"), run.start("read")
+    writer.ask("create", 1, 100)
+    assert reader.ask("get", 1, 50, 99) == ["active"] * 3
+    assert writer.ask("delete") == 101
+    # from memory, from the file, and by one that was not there before
+    assert reader.ask("get", 1, 51, 99) == other.ask("get", 1, 51, 99) == [None] * 3
+    while writer.ask("tidy", 30):
+        assert reader.ask("get", 1, 50, 99) == other.ask("get", 1, 50, 99) == [None] * 3
+    assert reader.ask("get", 1, 50, 99) == run.start("read").ask("get", 1, 50, 99) == [None] * 3
+
+
 def test_readers_follow_a_swap(run: Processes, folder: Path) -> None:
     writer, reader = run.start("write"), run.start("read")
     writer.ask("create", 1, 10)

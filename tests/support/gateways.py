@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,12 +16,10 @@ from pathlib import Path
 
 from infra import gateways
 from tests.support.asgi_server import free_port
+from tests.support.debian import ProgramMissingError, from_debian
 from tests.support.processes import Process
 
 SHIPPED = Path(gateways.__file__).parent
-INSTALLING = 45
-"""Seconds that one step of installing nginx may take."""
-_SBIN = "/usr/sbin"
 
 Started = tuple[list[str | Path], dict[str, str]]
 
@@ -114,24 +110,7 @@ def _from_wheel(name: str) -> Path:
 
 def nginx() -> str:
     """Where nginx is, once it is installed; `GatewayMissingError` where it is not and we are not root."""
-    path = os.pathsep.join((os.environ["PATH"], _SBIN))
-    if (found := shutil.which("nginx", path=path)) is not None:
-        return found
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise GatewayMissingError(
-            "nginx: not installed, and only root installs it (apt-get install nginx-light)"
-        )
-    quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=30"]
-    environment = {"PATH": path, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", "nginx-light"]):
-        subprocess.run(
-            [*quiet, *command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            timeout=INSTALLING,
-            check=True,
-        )
-    found = shutil.which("nginx", path=path)
-    assert found is not None, "nginx was installed and is not there"
-    return found
+    try:
+        return from_debian("nginx", "nginx-light")
+    except ProgramMissingError as missing:
+        raise GatewayMissingError(str(missing)) from None

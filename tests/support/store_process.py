@@ -14,13 +14,13 @@ from typing import Any
 
 from keyledger.clock import SystemClock
 from keyledger.errors import Refusal
-from keyledger.events import KeyRevoked
+from keyledger.events import KeyRevoked, WorkspaceDeleted
 from keyledger.verification.board_follower import BoardFollower
 from keyledger.verification.opening import WritingPlace, open_records, open_store
 from keyledger.verification.projector import Projector
 from keyledger.verification.store import Records, Store
 from tests.support.followed_log import WORKSPACE, FollowedLog, key_created, key_id, workspace_created
-from tests.support.stores import BOOT, FOLLOWS, folded
+from tests.support.stores import BOOT, FOLLOWS, folded, swap
 
 CLOCK = SystemClock()
 
@@ -35,6 +35,9 @@ class Reader:
 
     def get(self, *numbers: int) -> list[str | None]:
         """Of each key whether it is revoked or active, None when it is not known."""
+        for number in numbers:
+            # what is asked for again is kept in memory
+            self.store.get(key_id(number))
         records = [self.store.get(key_id(number)) for number in numbers]
         return [None if record is None else "revoked" if record.revoked else "active" for record in records]
 
@@ -85,10 +88,20 @@ class Writer:
             self._apply(self.log.append(key_id(number), KeyRevoked()))
         return self.store.position
 
+    def delete(self) -> int:
+        """Delete the workspace that all the keys are in."""
+        self._apply(self.log.append(WORKSPACE, WorkspaceDeleted()))
+        return self.store.position
+
+    def tidy(self, most: int) -> bool:
+        """Remove so many of the rows that this leaves; whether there are more."""
+        self.store.tidy(most)
+        return self.store.untidy
+
     def rebuild(self, position: int) -> int:
         """Read the log anew, which has gone back to this position."""
         self.log = self.log.restored(position)
-        self.store.swap(folded(self.log, self.store.beside()))
+        swap(self.store, folded(self.log, self.store.beside()))
         return self.store.position
 
     def hang(self, number: int) -> None:

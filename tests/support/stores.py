@@ -9,6 +9,7 @@ from keyledger.verification.opening import WritingPlace, open_store
 from keyledger.verification.state_digest import StateDigest, digest_of
 from keyledger.verification.store import MemoryStore, Store
 from keyledger.verification.store_file import MAP_SIZE
+from keyledger.verification.turns import MOST
 from tests.support.followed_log import FollowedLog
 
 BOOT = bytes(range(16))
@@ -59,7 +60,22 @@ def folded(log: FollowedLog, store: Store | None = None) -> Store:
     return store
 
 
+def swap(store: Store, other: Store) -> None:
+    """The store becomes the other, in as many steps as it takes."""
+    for _ in store.become(other):
+        pass
+
+
 def digest(store: Store) -> StateDigest:
     """What the store's fold holds."""
     with store.freeze() as frozen:
         return asyncio.run(digest_of(frozen))
+
+
+def tidied(store: Store, most: int = MOST) -> int:
+    """Have all that was put off done; in how many turns."""
+    turns = 0
+    while store.untidy:
+        store.tidy(most)
+        turns += 1
+    return turns

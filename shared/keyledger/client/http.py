@@ -9,10 +9,10 @@ Every call has a timeout and raises `KeyledgerError`. POSTs carry an Idempotency
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import httpx2
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from keyledger.client.caller import Caller, KeyledgerError
 from keyledger.client.keys import Keys
@@ -21,7 +21,7 @@ from keyledger.client.usage import Usage
 from keyledger.client.workspaces import Workspaces
 from keyledger.token import Secret
 
-__all__ = ["KeyledgerClient", "KeyledgerError", "VerifierClient"]
+__all__ = ["KeyledgerClient", "KeyledgerError", "Question", "VerifierClient"]
 
 
 class KeyledgerClient:
@@ -77,6 +77,26 @@ class KeyledgerClient:
             await caller.close()
 
 
+class Question(Struct, frozen=True):
+    """What `VerifierClient.verify` is asked, as one of many; the repr shows no token."""
+
+    key: str | Secret
+    scopes: Sequence[str] = ()
+    environment: str | None = None
+    ip: str | None = None
+    cost: int = 1
+    min_position: int | None = None
+    epoch: str | None = None
+    max_staleness: float | None = None
+
+    def __repr__(self) -> str:
+        return "Question(***)"
+
+
+class _Batch(Struct, frozen=True):
+    verdicts: tuple[Verdict, ...]
+
+
 class VerifierClient:
     """A verifier; `token` is its X-Verifier-Token, needed beyond loopback."""
 
@@ -113,17 +133,40 @@ class VerifierClient:
         max_staleness: float | None = None,
     ) -> Verdict:
         """Whether this token may do this, now. Spends `cost`, so an attempt that was sent is not repeated."""
-        given = {
-            "environment": environment, "ip": ip, "min_position": min_position, "epoch": epoch,
-            "max_staleness": max_staleness, "scopes": tuple(scopes) or None,
-        }  # fmt: skip
-        body = {name: value for name, value in given.items() if value is not None}
-        body |= {"key": _secret(key), "cost": cost}
-        return await self._caller.call("POST", "/v1/verify", Verdict, body=body)
+        question = Question(
+            key,
+            scopes=scopes,
+            environment=environment,
+            ip=ip,
+            cost=cost,
+            min_position=min_position,
+            epoch=epoch,
+            max_staleness=max_staleness,
+        )
+        return await self._caller.call("POST", "/v1/verify", Verdict, body=_body(question))
+
+    async def verify_many(self, questions: Sequence[Question]) -> tuple[Verdict, ...]:
+        """The verdicts on up to 1000 questions, in their order, by one request.
+
+        Either all are judged or, when one of them is not in order, none, and nothing is spent.
+        """
+        body = {"requests": [_body(question) for question in questions]}
+        return (await self._caller.call("POST", "/v1/verify/batch", _Batch, body=body)).verdicts
 
     async def close(self) -> None:
         """Close every connection."""
         await self._caller.close()
+
+
+def _body(question: Question) -> dict[str, Any]:
+    """The question as the contract writes it."""
+    given = {
+        "environment": question.environment, "ip": question.ip, "min_position": question.min_position,
+        "epoch": question.epoch, "max_staleness": question.max_staleness,
+        "scopes": tuple(question.scopes) or None,
+    }  # fmt: skip
+    body = {name: value for name, value in given.items() if value is not None}
+    return body | {"key": _secret(question.key), "cost": question.cost}
 
 
 def _secret(text: str | Secret) -> Secret:

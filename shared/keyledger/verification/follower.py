@@ -17,6 +17,7 @@ import msgspec
 
 from keyledger.clock import Clock
 from keyledger.events import Epoch
+from keyledger.verification.ahead import Ahead
 from keyledger.verification.forever import forever
 from keyledger.verification.freshness import Freshness
 from keyledger.verification.heads import Heads, Source
@@ -31,17 +32,13 @@ from keyledger.verification.ports import (
 )
 from keyledger.verification.snapshot import Snapshots, load
 from keyledger.verification.store import Fit, Store, StoreUnavailable, has
-from keyledger.verification.telling import SLICE, read_telling
+from keyledger.verification.telling import followed, read_page, read_telling
+from keyledger.verification.turns import TURN, Turn
 from keyledger.wire import Followed, Head, HeadQuestion, Page
 
-PAGE_SIZE = 10_000
-AHEAD_LIMIT = 10_000
-"""Live events kept while those before them are missing."""
-ASK_INTERVAL = 1.0
-ASK_GAP = 0.05
+ASK_INTERVAL, ASK_GAP = 1.0, 0.05
 REACH_WITHIN = 1.0
 
-_FOLLOWED = msgspec.msgpack.Decoder(Followed)
 _HEAD = msgspec.msgpack.Decoder(Head)
 _log = logging.getLogger(__name__)
 
@@ -82,7 +79,7 @@ class Follower:
         self._max_staleness = max_staleness
         self._heads = Heads(source, bus, clock)
         self._snapshots = snapshots
-        self._ahead: dict[int, Followed] = {}
+        self._ahead = Ahead()
         self._behind = True
         self._forked = False
         self._swaps = 0
@@ -90,6 +87,7 @@ class Follower:
         self._ask_now = asyncio.Event()
         self._denied = asyncio.Event()
         self._moved = asyncio.Event()
+        self._spent = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -191,10 +189,16 @@ class Follower:
         if epoch is None or line != epoch.line.hex():
             self._ask_now.set()
             return
+        began = self._clock.steady()
         try:
-            self._take_all([_FOLLOWED.decode(message.body)])
+            self._take_some([followed(message.body)])
         except (msgspec.MsgspecError, UnicodeDecodeError, StoreUnavailable):
             self._repair()
+        self._spent += self._clock.steady() - began
+        if self._spent >= TURN:
+            # many may have arrived together, and the bus hands them on without a pause
+            self._spent = 0.0
+            await asyncio.sleep(0)
 
     async def _tick(self, message: Message) -> None:
         try:
@@ -206,22 +210,27 @@ class Follower:
         if epoch is None or head.epoch_line != epoch.line or head.position > self._store.position:
             self._ask_now.set()
 
-    def _disturbed(self, why: str) -> None:
-        del why
+    def _disturbed(self, _: str) -> None:
         self._ask_now.set()
         self._repair()
 
     # -- what is done with it
 
-    def _take_all(self, events: Sequence[Followed]) -> bool:
-        """Apply what is next of these, together; whether the store now has all of them."""
-        before = self._store.position
+    def _take_some(self, events: Sequence[Followed], at: int = 0) -> int:
+        """Apply what is next of these from `at` on, as much as a turn has time for; the place of the next."""
+        before, turn, done = self._store.position, Turn(self._clock.steady), False
         with self._store.batch():
-            had = all(self._take(event) for event in events)
+            while not done and at < len(events) and self._take(events[at]):
+                at, done = at + 1, turn.over()
+            while not (done or self._forked) and (event := self._ahead.take(self._store.position + 1)):
+                self._take(event)
+                done = turn.over()
         if self._store.position != before:
             self.freshness.applied(self._store.position)
             self._move()
-        return had
+        if self._store.position + 1 in self._ahead:
+            self._repair()
+        return at
 
     def _take(self, event: Followed) -> bool:
         """Apply the event if it is next; whether the store now has it."""
@@ -230,15 +239,8 @@ class Follower:
         fit = self._store.fit(event)
         if fit is Fit.NEXT:
             self._apply(event)
-            while (following := self._ahead.pop(self._store.position + 1, None)) is not None:
-                if self._store.fit(following) is not Fit.NEXT:
-                    self._fork(following.position)
-                    break
-                self._apply(following)
         elif fit is Fit.GAP:
-            if len(self._ahead) >= AHEAD_LIMIT:
-                self._ahead.clear()
-            self._ahead[event.position] = event
+            self._ahead.keep(event)
             self._repair()
         elif fit is Fit.FORK:
             self._fork(event.position)
@@ -246,7 +248,7 @@ class Follower:
 
     def _apply(self, event: Followed) -> None:
         effect = self._store.apply(event)
-        self._ahead.pop(event.position, None)
+        self._ahead.take(event.position)
         if effect.unreadable is not None:
             self.unreadable += 1
             _log.warning(
@@ -294,18 +296,24 @@ class Follower:
         return True
 
     async def _page_on(self) -> None:
+        while self._store.position + 1 in self._ahead and not self._forked:
+            self._take_some(())
+            await asyncio.sleep(0)
         while True:
             applied, asked_at = self._store.position, self._clock.steady()
-            page, events = await self._page(applied)
+            page, events = await read_page(self._source, applied)
             if not self._same_line(Epoch(page.epoch_number, page.epoch_line)):
                 return
             more = page.last_position < page.head_position
             if more and applied == 0 and self._snapshots and await self._begin(self._snapshots):
                 return
-            for at in range(0, len(events), SLICE):
-                if not self._take_all(events[at : at + SLICE]):
+            at = 0
+            while at < len(events):
+                before, at = at, self._take_some(events, at)
+                if at == before:
                     return
-                await asyncio.sleep(0)
+                if at < len(events):
+                    await asyncio.sleep(0)
             if self._store.position < page.head_position and not events:
                 raise FeedUnavailable("the feed ends before its head")
             if self._store.position >= page.head_position:
@@ -315,20 +323,21 @@ class Follower:
     async def _begin(self, snapshots: Snapshots) -> bool:
         """Fill a store that knows nothing from a snapshot and what came after; False where that cannot be."""
         beside = self._store.beside()
-        if not await load(beside, snapshots):
+        if not await load(beside, snapshots, self._clock):
             return False
-        self._become(beside, *await read_telling(beside, self._page, self._clock))
+        await self._become(beside, *await read_telling(beside, self._source, self._clock))
         return True
 
     async def _rebuild(self) -> None:
         """Read the whole log into a store beside ours, then swap: until then the old one answers."""
         beside = self._store.beside()
-        read = await read_telling(beside, self._page, self._clock)
+        read = await read_telling(beside, self._source, self._clock)
         self.rebuilds += 1
-        self._become(beside, *read)
+        await self._become(beside, *read)
 
-    def _become(self, beside: Store, page: Page, asked_at: float) -> None:
-        self._store.swap(beside)
+    async def _become(self, beside: Store, page: Page, asked_at: float) -> None:
+        for _ in self._store.become(beside):
+            await asyncio.sleep(0)
         self._swaps += 1
         self._forked, self._behind = False, True
         self._ahead.clear()
@@ -336,13 +345,6 @@ class Follower:
         self._proven(page.head_position, page.head_hash, asked_at=asked_at, applied=0)
         self._denied.set()
         self._move()
-
-    async def _page(self, after: int) -> tuple[Page, list[Followed]]:
-        page, records = await self._source.page(after, PAGE_SIZE)
-        try:
-            return page, [_FOLLOWED.decode(record) for record in records]
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise FeedUnavailable("a record cannot be read") from None
 
     # -- the tasks, each a step done again and again
 
@@ -380,11 +382,9 @@ class Follower:
     # --
 
     def _question(self, nonce: str) -> HeadQuestion:
-        epoch = self._store.epoch
-        line = epoch.line if epoch else b""
-        return HeadQuestion(
-            nonce, self._name, line, self._store.position, self._peppers(), self._max_staleness
-        )
+        line = self._store.epoch.line if self._store.epoch else b""
+        position = self._store.position
+        return HeadQuestion(nonce, self._name, line, position, self._peppers(), self._max_staleness)
 
     async def _tell(self, about_us: HeadQuestion) -> None:
         if self._bus is not None:

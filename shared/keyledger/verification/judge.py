@@ -157,7 +157,7 @@ class Judge:
         or `prove` first. `max_staleness` is in seconds, and never beyond the judge's own.
         """
         environments = () if environment is None else (environment,)
-        needs = needs_of(scopes=scopes, environments=environments, ip=ip, cost=cost)
+        needs = needs_of(scopes, environments, ip, cost)
         return self.judge(token, needs, max_staleness=max_staleness)
 
     async def verify(
@@ -179,7 +179,7 @@ class Judge:
         Refuses besides with `position_not_reached`, and with `busy` when nobody proves it in time.
         """
         environments = () if environment is None else (environment,)
-        needs = needs_of(scopes=scopes, environments=environments, ip=ip, cost=cost)
+        needs = needs_of(scopes, environments, ip, cost)
         if min_position is not None or epoch is not None:
             await self.reached(min_position or 0, epoch)
         return await self.settled(
@@ -224,6 +224,9 @@ class Judge:
             record = store.get(presented.key_id)
         else:
             shown, record = self._imported(text)
+            if record is None and not self._undecided(presented, text, None):
+                # it is found by its digest or not at all: there is no secret to compare
+                return Verdict(NOT_FOUND, None, None, store.position, int(age * 1000))
         workspace = None if record is None else store.workspace(record.workspace_id)
         now = self._now()
         verdict = judge(
@@ -339,29 +342,30 @@ def _retires(record: KeyRecord, secret: SecretRecord, now: int) -> bool:
 
 
 def needs_of(
-    *, scopes: Sequence[str] = (), environments: Sequence[str] = (), ip: str | None = None, cost: int = 1
+    scopes: Sequence[str] = (), environments: Sequence[str] = (), ip: str | None = None, cost: int = 1
 ) -> Needs:
     """The needs, or the `invalid_request` that names what is not well formed."""
     if isinstance(scopes, str):
         # its letters would pass for scopes
         raise invalid_request("Scopes are a list, not one text.", field="scopes")
-    asked, environments = tuple(scopes), tuple(environments)
-    _well_formed(asked, environments)
-    if type(cost) is not int or cost < 0:
-        raise invalid_request("A cost is a whole number, not negative.", field="cost")
+    needs = _needs(tuple(scopes), tuple(environments), cost)
+    if ip is None:
+        return needs
     try:
-        address = None if ip is None else parse_address(ip)
+        return Needs(needs.scopes, needs.environments, parse_address(ip), cost)
     except ValueError:
         raise invalid_request("Not an IP address.", field="ip") from None
-    return Needs(asked, environments, address, cost)
 
 
-# what a caller asks for is written in its code: the same few again and again
-@lru_cache(KEPT_NEEDS)
-def _well_formed(scopes: tuple[str, ...], environments: tuple[str, ...]) -> None:
+# what a caller asks for is written in its code: the same few again and again; True is no cost of 1
+@lru_cache(KEPT_NEEDS, typed=True)
+def _needs(scopes: tuple[str, ...], environments: tuple[str, ...], cost: int) -> Needs:
     for scope in scopes:
         if SCOPE.fullmatch(scope) is None:
             raise invalid_request("A scope is * or [a-z0-9][a-z0-9:._-]{0,63}.", field="scopes")
     for environment in environments:
         if environment not in ENVIRONMENTS:
             raise invalid_request("An environment is live or test.", field="environment")
+    if type(cost) is not int or cost < 0:
+        raise invalid_request("A cost is a whole number, not negative.", field="cost")
+    return Needs(scopes, environments, None, cost)

@@ -8,8 +8,9 @@ import lmdb
 
 from keyledger.events import Epoch
 from keyledger.verification.frozen import SLICE, AnyRecord, Found, bucket_of
-from keyledger.verification.packing import Packing
-from keyledger.verification.record_ids import KEY, WORKSPACE, text_id
+from keyledger.verification.lmdb_erasure import gone_in
+from keyledger.verification.packing import OWNER, Packing
+from keyledger.verification.record_ids import WORKSPACE, text_id
 from keyledger.verification.rows import KEYS, WORKSPACES, rows_of
 from keyledger.verification.store import Busy
 
@@ -35,6 +36,7 @@ class LmdbFrozen:
         self._packing = packing
         self._steady = steady
         self._until = steady() + LONGEST
+        self._gone = gone_in(txn)
 
     def slices(self, bucket: int | None = None) -> Iterator[list[Found]]:
         """As `FrozenFold` says, in the order of all ids; `Busy` when it takes too long."""
@@ -55,14 +57,17 @@ class LmdbFrozen:
 
     def _all(self, bucket: int | None) -> Iterator[Found | None]:
         """Everything in the order of its ids, as None what is not of the bucket."""
-        for kind, prefix in ((KEYS, KEY), (WORKSPACES, WORKSPACE)):
+        for kind in (KEYS, WORKSPACES):
             for row, packed in rows_of(self._txn, kind):
-                record_id = text_id(row[1:], prefix)
+                if kind == KEYS and packed[OWNER] in self._gone:
+                    yield None
+                    continue
+                record_id = row.decode() if kind == KEYS else text_id(row[1:], WORKSPACE)
                 number = bucket_of(record_id)
                 wanted = bucket is None or bucket == number
                 yield (number, record_id, self._record(row, record_id, packed)) if wanted else None
 
     def _record(self, row: bytes, record_id: str, packed: bytes) -> AnyRecord:
-        if row[:1] == KEYS:
+        if row.startswith(KEYS):
             return self._packing.key_record(row, record_id, packed)
         return self._packing.workspace_record(row, record_id, packed)

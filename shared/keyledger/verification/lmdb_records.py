@@ -25,13 +25,13 @@ from keyledger.verification.projection import KeyRecord, WorkspaceRecord
 from keyledger.verification.record_ids import KEY, WORKSPACE, raw_id, text_id
 from keyledger.verification.rows import (
     IMPORTS,
-    KEYS,
     LOST,
     STATE,
     WORKSPACES,
     State,
     decode_lost,
     decode_state,
+    key_row,
     word_row,
 )
 from keyledger.verification.store import Busy, Damaged, StoreUnavailable
@@ -39,8 +39,11 @@ from keyledger.verification.store_file import Foreign, StoreFile
 from keyledger.verification.store_folder import StoreFolder
 
 KEPT_RECORDS = 65_536
-"""Decoded records in the memory of one process."""
-_SHED = 8
+"""Decoded records of keys, and of workspaces, in the memory of one process."""
+_SHED = 4
+_MARKS = 1 << 16
+_ANYHOW = 16
+"""One of so many records read is kept at once: two that share a mark would else keep each other out."""
 _TRIES = 5
 _log = logging.getLogger(__name__)
 _UNREADABLE = (Damaged, msgspec.MsgspecError, UnicodeDecodeError)
@@ -59,13 +62,19 @@ class LmdbRecords:
         self._serial = 0
         self._seen = -1
         self._current = Current()
-        self._keys: OrderedDict[str, KeyRecord] = OrderedDict()
+        # those that were asked for lately, and those before them, of which some are asked for again
+        self._keys: dict[str, KeyRecord] = {}
+        self._older: dict[str, KeyRecord] = {}
+        # which keys were asked for once: to keep one in memory costs as much as to read it
+        self._asked = bytearray(_MARKS)
+        self._reads = 0
         self._workspaces: OrderedDict[str, WorkspaceRecord] = OrderedDict()
-        self._shed: OrderedDict[str, KeyRecord] = OrderedDict()
+        self._shed: list[dict[str, KeyRecord] | dict[str, WorkspaceRecord]] = []
         self._peppered: Counter[tuple[str, ...]] = Counter()
         self._lost = Lost()
         self._state = State()
         self._frozen = False
+        self._over = False
         self._let_go(None, 0)
 
     # -- what a check asks
@@ -86,7 +95,7 @@ class LmdbRecords:
         if self._counters[GENERATION] != self._seen:
             self._catch_up()
         record = self._keys.get(key_id) or self._read_key(key_id)
-        return self._lost.key(record) if self._lost.any and record is not None else record
+        return self._as_judged(record) if self._over and record is not None else record
 
     def workspace(self, workspace_id: str) -> WorkspaceRecord | None:
         if self._counters[GENERATION] != self._seen:
@@ -98,7 +107,10 @@ class LmdbRecords:
         if self._counters[GENERATION] != self._seen:
             self._catch_up()
         raw = self._row(IMPORTS + digest)
-        return None if raw is None else text_id(raw, KEY)
+        if raw is None:
+            return None
+        key_id = text_id(raw, KEY)
+        return None if self._over and self.get(key_id) is None else key_id
 
     def unfindable(self, peppers: Peppers) -> bool:
         if self._counters[GENERATION] != self._seen:
@@ -125,22 +137,52 @@ class LmdbRecords:
 
     # -- where it comes from
 
+    def _as_judged(self, record: KeyRecord) -> KeyRecord | None:
+        """The record with what lies over it: its workspace may be gone, and what was lost is refused."""
+        if self._state.erasing:
+            workspace = self._workspaces.get(record.workspace_id) or self._read_workspace(record.workspace_id)
+            if workspace is not None and workspace.deleted:
+                return None
+        return self._lost.key(record)
+
+    def _lay_over(self) -> None:
+        """Have `get` look at what lies over the records while something does."""
+        self._over = self._lost.any or self._state.erasing > 0
+
     def _read_key(self, key_id: str) -> KeyRecord | None:
-        """The record in the file, kept in memory from now on."""
-        raw = raw_id(key_id, KEY)
-        if raw is None or (packed := self._row(row := KEYS + raw)) is None:
+        """The record of long ago or in the file, kept in memory when it is asked for again."""
+        if key_id in self._older:
+            record = self._older.pop(key_id)
+            self._keep(key_id, record)
+            return record
+        row, file = key_row(key_id), self._file
+        if row is None or file is None:
             return None
         try:
+            packed = file.get(row)
+            if packed is None:
+                return None
             record = self._packing.key_record(row, key_id, packed)
         except _UNREADABLE as error:
             raise self.distrust(error) from None
-        if len(self._keys) >= KEPT_RECORDS:
-            self._keys.popitem(last=False)
-        self._keys[key_id] = record
-        for _ in range(min(_SHED, len(self._shed))):
-            # freed a few at a time: all at once would hold everybody up
-            self._shed.popitem()
+        except StoreUnavailable as error:
+            raise _unread(error) from None
+        mark = hash(key_id)
+        at, mark = mark % _MARKS, (mark >> 16) & 0xFF
+        self._reads += 1
+        if self._asked[at] == mark or self._reads % _ANYHOW == 0:
+            self._keep(key_id, record)
+        else:
+            self._asked[at] = mark
         return record
+
+    def _keep(self, key_id: str, record: KeyRecord) -> None:
+        if len(self._keys) >= KEPT_RECORDS // 2:
+            self._shed.append(self._older)
+            self._older, self._keys = self._keys, {}
+        self._keys[key_id] = record
+        if self._shed:
+            self._free_some()
 
     def _read_workspace(self, workspace_id: str) -> WorkspaceRecord | None:
         raw = raw_id(workspace_id, WORKSPACE)
@@ -163,16 +205,23 @@ class LmdbRecords:
         except Damaged as error:
             raise self.distrust(error) from None
         except StoreUnavailable as error:
-            raise unavailable("unavailable", f"What is known here cannot be read: {error}.") from None
+            raise _unread(error) from None
 
     def _drop_all(self) -> None:
-        if len(self._keys) > len(self._shed):
-            self._shed = self._keys
-        self._keys = OrderedDict()
-        self._workspaces.clear()
+        # freed a few at a time, and faster than others are read: all at once would hold everybody up
+        self._shed += [self._keys, self._older, self._workspaces]
+        self._keys, self._older, self._workspaces = {}, {}, OrderedDict()
+
+    def _free_some(self) -> None:
+        last = self._shed[-1]
+        for _ in range(min(_SHED, len(last))):
+            last.popitem()
+        if not last:
+            self._shed.pop()
 
     def _drop(self, record_id: str) -> None:
         self._keys.pop(record_id, None)
+        self._older.pop(record_id, None)
         self._workspaces.pop(record_id, None)
 
     def distrust(self, error: Exception) -> Refusal:
@@ -217,16 +266,17 @@ class LmdbRecords:
         if self._file is not None:
             self._file.close()
         self._file, self._serial = file, serial
-        self._peppered, self._lost = Counter(), Lost()
+        self._peppered, self._lost, self._state, self._over = Counter(), Lost(), State(), False
         self._words = Words(lambda number: None if file is None else file.get(word_row(number)))
         self._packing = Packing(self._words)
 
     def _read_sidelined(self) -> None:
-        """What every process keeps whole: what was lost, and under which peppers imported tokens stand."""
+        """What every process keeps whole: what was lost or is gone, and the peppers of imported tokens."""
         try:
             self._state = decode_state(self._row(STATE))
             self._peppered = Counter(dict(self._state.peppered))
             self._lost = Lost.of(decode_lost(self._row(LOST)))
+            self._lay_over()
         except Damaged as error:
             raise self.distrust(error) from None
 
@@ -240,3 +290,7 @@ class LmdbRecords:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _unread(error: StoreUnavailable) -> Refusal:
+    return unavailable("unavailable", f"What is known here cannot be read: {error}.")

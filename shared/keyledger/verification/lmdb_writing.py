@@ -17,10 +17,9 @@ from keyledger.verification.board import GENERATION, Board, Current
 from keyledger.verification.lmdb_records import LmdbRecords
 from keyledger.verification.lost import Lost
 from keyledger.verification.projection import KeyRecord, WorkspaceRecord
-from keyledger.verification.record_ids import KEY, SIZE, WORKSPACE, raw_id
+from keyledger.verification.record_ids import SIZE, WORKSPACE, raw_id
 from keyledger.verification.rows import (
     HASHES,
-    KEYS,
     LOST,
     STATE,
     WORDS,
@@ -33,6 +32,7 @@ from keyledger.verification.rows import (
     encode_lost,
     encode_state,
     hash_row,
+    key_row,
     rows_of,
     word_row,
 )
@@ -172,22 +172,22 @@ class LmdbWriting(LmdbRecords):
         self._opened.write(sorted(self._rows(staged).items()))
         self._words.added.clear()
         for key_id, record in staged.keys.items():
-            if record is None:
-                self._keys.pop(key_id, None)
-            elif key_id in self._keys:
+            if record is not None and key_id in self._keys:
                 self._keys[key_id] = record
+            else:
+                self._drop(key_id)
         for workspace_id in staged.workspaces:
             self._workspaces.pop(workspace_id, None)
         if staged.sidelined:
             self._peppered = self._peppers_of.copy()
+        self._lay_over()
         self.publish([*staged.keys, *staged.workspaces], sidelined=staged.sidelined or staged.lost)
 
     def _rows(self, staged: Staged) -> dict[bytes, bytes | None]:
         rows = staged.rows
         for key_id, record in staged.keys.items():
             # what has no id of ours can never be asked for
-            if (raw := raw_id(key_id, KEY)) is not None:
-                row = KEYS + raw
+            if (row := key_row(key_id)) is not None:
                 rows[row] = None if record is None else self._packed_key(row, record)
         for workspace_id, workspace in staged.workspaces.items():
             if (raw := raw_id(workspace_id, WORKSPACE)) is not None:
@@ -217,6 +217,7 @@ class LmdbWriting(LmdbRecords):
         self._peppered = Counter(dict(self._state.peppered))
         self._peppers_of = self._peppered.copy()
         self._hashes = _recent(self._state, hashes)
+        self._lay_over()
 
 
 def _recent(state: State, hashes: dict[int, bytes]) -> deque[bytes]:

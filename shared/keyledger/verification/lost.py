@@ -41,8 +41,9 @@ def lost_of_key(old: KeyRecord, new: KeyRecord) -> Denials:
 
 def denies_something(record: KeyRecord) -> bool:
     """Whether anything could be lost of this record."""
-    ends = record.expires_at is not None or len(record.secrets) > 1
-    return record.revoked or record.unreadable or not record.enabled or ends
+    ends = record.expires_at is not None or any(each.valid_until is not None for each in record.secrets)
+    several = len(record.secrets) > 1
+    return record.revoked or record.unreadable or not record.enabled or ends or several
 
 
 def lost_of_workspace(old: WorkspaceRecord, new: WorkspaceRecord) -> Denials:
@@ -149,6 +150,11 @@ class Lost:
         else:
             so_far = self._of_workspaces.get(denial.workspace_id, ())
             self._of_workspaces[denial.workspace_id] = (*so_far, denial)
+
+    def note(self, lost: Iterable[LostDenial]) -> None:
+        """Take these as well; whoever keeps no `keys` and `workspaces` asks `key` and `workspace`."""
+        for denial in lost:
+            self._note(denial)
 
     def add(self, lost: Iterable[LostDenial], view: View) -> None:
         """Lay these over the view's records, too."""

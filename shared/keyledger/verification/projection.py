@@ -61,7 +61,7 @@ class SecretRecord(Struct, frozen=True, gc=False):
         return f"SecretRecord(valid_until={self.valid_until})"
 
 
-class KeyRecord(Struct, frozen=True):
+class KeyRecord(Struct, frozen=True, gc=False):
     """What a check knows about one key. `secrets` are newest first; times are µs."""
 
     key_id: str
@@ -86,7 +86,7 @@ class KeyRecord(Struct, frozen=True):
         return f"KeyRecord({self.key_id}, version {self.version})"
 
 
-class WorkspaceRecord(Struct, frozen=True):
+class WorkspaceRecord(Struct, frozen=True, gc=False):
     """What a check knows about one workspace; of a deleted one only that, so that it stays deleted."""
 
     workspace_id: str

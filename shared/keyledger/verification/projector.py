@@ -21,6 +21,8 @@ from keyledger.verification.snapshot import Snapshots
 BEAT = 0.1
 """Seconds between two signs of life."""
 TEND = 60.0
+PAUSE, LOOK = 0.004, 0.5
+"""Seconds between two turns of tidying up, and until the next look when all is tidy."""
 _LONGEST_NAME = 64
 
 
@@ -58,22 +60,30 @@ class Projector(Follower):
         self.pepper = before.pepper
         self.freshness.restore(before.proven_at, before.held_at, before.head)
         self.freshness.told = self._stand
-        self._beating: asyncio.Task[None] | None = None
+        self.unreadable, self.rebuilds, self.forks = before.unreadable, before.rebuilds, before.forks
+        self._own: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """As `Follower.start`, and give signs of life."""
-        self._beating = asyncio.create_task(forever(self._beat), name="signs of life")
+        """As `Follower.start`, give signs of life, and tidy up."""
+        self._own = [
+            asyncio.create_task(forever(self._beat), name="signs of life"),
+            asyncio.create_task(forever(self._tidy), name="tidy the store"),
+        ]
         await super().start()
 
     async def stop(self) -> None:
         """As `Follower.stop`."""
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+        for task in self._own:
+            task.cancel()
+        await asyncio.gather(*self._own, return_exceptions=True)
         await super().stop()
 
     async def leave(self) -> None:
-        """As `Follower.leave`; then the store is closed, and another process may write it."""
+        """As `Follower.leave`; then the store is closed, and another process may write it.
+
+        Whoever starts after a good end counts from nothing.
+        """
+        self.unreadable = self.rebuilds = self.forks = 0
         try:
             await super().leave()
         finally:
@@ -90,6 +100,11 @@ class Projector(Follower):
             self._tended = self._clock.steady()
             self._place.store.tend()
         await asyncio.sleep(BEAT)
+
+    async def _tidy(self) -> None:
+        store = self._place.store
+        store.tidy()
+        await asyncio.sleep(PAUSE if store.untidy else LOOK)
 
     def _stand(self) -> None:
         proven_at, held_at = self.freshness.instants

@@ -10,12 +10,17 @@ import msgspec
 from msgspec import Struct
 
 from keyledger.events import GENESIS, Epoch, LostDenial
+from keyledger.verification.record_ids import KEY, SIZE
 from keyledger.verification.store import Damaged
 
-SCHEMA = 1
-STATE, LOST = b"\x01state", b"\x01lost"
-HASHES, TOLD, IMPORTS, WORDS, WORKSPACES, KEYS = b"\x02", b"\x03", b"\x04", b"\x05", b"\x06", b"\x07"
-"""Keys are the last: what is added at the end of a file fills its pages."""
+SCHEMA = 2
+STATE, LOST, GONE = b"\x01state", b"\x01lost", b"\x01gone"
+HASHES, TOLD, IMPORTS, WORDS, WORKSPACES = b"\x02", b"\x03", b"\x04", b"\x05", b"\x06"
+KEYS = b"key_"
+"""A key's row is named as the key is, which saves a check the time to turn one into the other. They are the
+last: what is added at the end of a file fills its pages. Behind `GONE` stands the raw id of a workspace some
+of whose keys may still have their rows."""
+KEY_SIZE = len(KEYS) + SIZE
 DIGEST_SIZE = 32
 
 
@@ -23,7 +28,8 @@ class State(Struct, array_like=True):
     """What a store is besides its records.
 
     `peppered`: how many imported tokens have digests under exactly these peppers. `told_until`: the last
-    position that a record of a snapshot knew of already.
+    position that a record of a snapshot knew of already; `forgetting`: such rows are left that nothing needs.
+    `erasing`: the rows that `GONE` has.
     """
 
     schema: int = SCHEMA
@@ -33,11 +39,20 @@ class State(Struct, array_like=True):
     accepted: tuple[int, bytes] | None = None
     peppered: tuple[tuple[tuple[str, ...], int], ...] = ()
     told_until: int = 0
+    forgetting: bool = False
+    erasing: int = 0
 
 
 _encode = msgspec.msgpack.encode
 _decode_state = msgspec.msgpack.Decoder(State).decode
 _decode_lost = msgspec.msgpack.Decoder(tuple[LostDenial, ...]).decode
+
+
+def key_row(key_id: str) -> bytes | None:
+    """Where the key of this id stands; None for what is no such id."""
+    if len(key_id) != KEY_SIZE or not key_id.isascii() or key_id[:4] != KEY:
+        return None
+    return key_id.encode()
 
 
 def word_row(number: int) -> bytes:
@@ -50,12 +65,15 @@ def hash_row(slot: int) -> bytes:
     return HASHES + slot.to_bytes(2)
 
 
-def rows_of(txn: lmdb.Transaction[bytes], kind: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of a kind, in order."""
+def rows_of(
+    txn: lmdb.Transaction[bytes], kind: bytes, *, after: bytes = b""
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of a kind, in order; only those behind this one's key, if one is given."""
+    size = len(kind)
     with txn.cursor() as cursor:
-        if cursor.set_range(kind):
+        if cursor.set_range(after + b"\0" if after else kind):
             for key, value in cursor.iternext():
-                if key[:1] != kind:
+                if key[:size] != kind:
                     return
                 yield key, value
 

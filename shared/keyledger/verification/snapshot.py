@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
 
+from keyledger.clock import Clock
 from keyledger.events import Epoch, Quota, RateLimit
 from keyledger.verification.ports import FeedUnavailable, NotServed
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord, deleted
 from keyledger.verification.store import Store
+from keyledger.verification.turns import Turn
 from keyledger.wire import (
     SNAPSHOT_MEANING,
     KeyState,
@@ -28,6 +31,7 @@ from keyledger.wire import (
 )
 
 PAGE_SIZE = 10_000
+"""States of one answer, in some twenty frames."""
 _STATES = msgspec.msgpack.Decoder(list[KeyState | WorkspaceState])
 _log = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ class Snapshots(Protocol):
         ...
 
 
-async def load(beside: Store, source: Snapshots) -> bool:
+async def load(beside: Store, source: Snapshots, clock: Clock) -> bool:
     """Fill an empty store; False, and the store is to be thrown away, when the feed must tell it all.
 
     The store is not to be asked before it has all that the feed had when this ended. Raises
@@ -63,7 +67,10 @@ async def load(beside: Store, source: Snapshots) -> bool:
                 # the next page travels while this one is taken in
                 asking = asyncio.create_task(source.snapshot(page.after, PAGE_SIZE, beside.position))
             for frame in frames:
-                _put(beside, frame)
+                states, more = iter(_STATES.decode(frame)), True
+                while more:
+                    await asyncio.sleep(0)
+                    more = _put(beside, states, Turn(clock.steady))
                 await asyncio.sleep(0)
             if not page.after:
                 return True
@@ -84,13 +91,15 @@ def _begin(store: Store, page: SnapshotPage) -> None:
         raise FeedUnavailable("the log changed meanwhile")
 
 
-def _put(store: Store, frame: memoryview) -> None:
+def _put(store: Store, states: Iterator[KeyState | WorkspaceState], turn: Turn) -> bool:
+    """Keep the next of these together, as many as the turn has time for; whether there may be more."""
     with store.batch():
-        for state in _STATES.decode(frame):
-            if isinstance(state, KeyState):
-                store.put(key_record(state), state.position)
-            else:
-                store.put(workspace_record(state), state.position)
+        for state in states:
+            record = key_record(state) if isinstance(state, KeyState) else workspace_record(state)
+            store.put(record, state.position)
+            if turn.over():
+                return True
+    return False
 
 
 def key_record(state: KeyState) -> KeyRecord:

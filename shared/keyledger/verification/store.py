@@ -24,6 +24,7 @@ from keyledger.verification.projection import (
     WorkspaceRecord,
     change,
 )
+from keyledger.verification.turns import MOST
 from keyledger.wire import Followed
 
 KEPT_HASHES = 4096
@@ -140,8 +141,24 @@ class Store(Records, Protocol):
         """An empty store to build another telling in."""
         ...
 
-    def swap(self, other: Store) -> None:
-        """Become `other`, at once, and go on refusing what was refused here, until `other` is accepted."""
+    def become(self, other: Store) -> Iterator[None]:
+        """Become `other`, and go on refusing what was refused here, until `other` is accepted.
+
+        It is looked for in steps, between which checks go on and nothing is to be applied; the last step
+        makes it `other` at once. Before that nothing has changed here.
+        """
+        ...
+
+    @property
+    def untidy(self) -> bool:
+        """Whether rows are left of what is gone; no check finds them."""
+        ...
+
+    def tidy(self, most: int = MOST) -> None:
+        """Remove some of these rows, no more than `most` together.
+
+        `unfindable` may go on counting tokens that were imported into a deleted workspace until none is left.
+        """
         ...
 
 
@@ -314,9 +331,15 @@ class MemoryStore:
     def beside(self) -> MemoryStore:
         return MemoryStore()
 
-    def swap(self, other: Store) -> None:
+    untidy = False
+
+    def tidy(self, most: int = MOST) -> None:
+        """Nothing is left to remove."""
+
+    def become(self, other: Store) -> Iterator[None]:
         if not isinstance(other, MemoryStore):
             raise TypeError("a store can only become one of its own kind")
+        yield
         if not accepted_since(other._accepted, other._epoch, self._epoch):
             other._lost.add(self._lost_in(other), other._fold)
         self._lost, self._accepted = other._lost, other._accepted

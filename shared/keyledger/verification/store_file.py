@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import TypeAlias
 
 import lmdb
@@ -158,9 +159,14 @@ class StoreFile:
     def close(self) -> None:
         """Close once nobody reads any more."""
         self._users -= 1
-        if self._users == 0:
-            self._env.close()
+        if self._users > 0:
+            return
+        self._env.close()
+        if os.fstat(self._data.fileno()).st_nlink:
             self._data.close()
+        else:
+            # it was taken away, and whoever closes it last waits until all of it is free
+            Thread(target=self._data.close, name="free a store's file").start()
 
     def remove(self) -> None:
         """Take the file away; whoever has it open goes on reading it."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from keyledger.verification.store_file import remove
 
+STORE = "store"
+"""The folder of the projection, in the verifier's own."""
 _FILE = re.compile(r"records-(\d{1,18})\.lmdb(?:-lock)?")
 
 

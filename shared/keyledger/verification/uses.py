@@ -10,6 +10,8 @@ import contextlib
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Callable
+from itertools import islice
 from typing import TypeAlias
 
 import msgspec
@@ -29,8 +31,8 @@ MAX_SUMS = 100_000
 MAX_FIRSTS = 10_000
 FIRST_AGAIN = 10 * SECOND
 """A first use that is not heeded within this time is told again."""
-MAX_BATCH = 2_000
-"""Sums in one batch: some 200 KB, well below a broker's message limit of 1 MB."""
+MAX_BATCH = 1_000
+"""Sums in one batch: some 100 KB, far below a broker's message limit of 1 MB, and a millisecond to make."""
 
 _BATCH = msgspec.msgpack.Encoder()
 _BATCHES = msgspec.msgpack.Decoder(UseBatch)
@@ -61,6 +63,8 @@ class Uses:
     def __init__(self, spool: Spool, bus: Bus | None, *, boot: str, max_sums: int = MAX_SUMS) -> None:
         """`boot` names this process for ever: 32 hex characters from a CSPRNG."""
         self.dropped = 0
+        self.when_dropped: Callable[[int], None] | None = None
+        """Told how many, each time."""
         self._spool = spool
         self._bus = bus
         self._boot = boot
@@ -81,7 +85,7 @@ class Uses:
         entry = self._sums.get(name)
         if entry is None:
             if len(self._sums) >= self._max_sums:
-                self.dropped += 1
+                self._count_dropped(1)
                 return
             entry = self._sums[name] = _Sum(record.workspace_id, record.environment)
         entry.count += 1
@@ -128,7 +132,7 @@ class Uses:
     async def flush(self) -> None:
         """Move the sums into the spool, as one batch or a few; without room they are dropped and counted."""
         while self._sums or self._firsts:
-            names = list(self._sums)[:MAX_BATCH]
+            names = list(islice(self._sums, MAX_BATCH))
             taken = {name: self._sums.pop(name) for name in names}
             firsts, self._firsts = tuple(self._firsts), []
             batch = Batch(self._boot, self._seq)
@@ -201,9 +205,14 @@ class Uses:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
             self._spooled.set()
 
+    def _count_dropped(self, count: int) -> None:
+        self.dropped += count
+        if self.when_dropped is not None:
+            self.when_dropped(count)
+
     def _drop(self, taken: dict[_Name, _Sum], why: str) -> None:
         lost = sum(entry.count for entry in taken.values())
-        self.dropped += lost
+        self._count_dropped(lost)
         _log.error("%d uses are dropped: %s", lost, why)
 
 

@@ -30,10 +30,9 @@ from keyledger.verification.ports import Following
 from keyledger.verification.projector import Projector
 from keyledger.verification.spool import Spool
 from keyledger.verification.store import Records
+from keyledger.verification.store_folder import STORE
 from keyledger.verification.uses import Uses
 
-STORE = "store"
-"""The folder of the projection, in the verifier's own."""
 HELD_SECONDS = 900.0
 """Seconds for which a key service that cannot write keeps the state fresh."""
 

@@ -32,6 +32,7 @@ from tests.support.followed_log import (
     token,
 )
 from tests.support.followed_log import workspace_created as created
+from tests.support.stores import swap
 
 KEY = key_id(1)
 DENIALS: dict[str, tuple[Any, LostDenial]] = {
@@ -90,7 +91,7 @@ def test_who_was_there_before_refuses_still(what: str) -> None:
     again = log.restored(log.position)
     log.append(KEY, DENIALS[what][0])
     store = folded(log)
-    store.swap(folded(again))
+    swap(store, folded(again))
     assert refuses(record(store)) == {what}
 
 
@@ -107,7 +108,7 @@ def test_what_was_accepted_is_as_the_log_tells_it(what: str) -> None:
     again = restored(log, log.position, DENIALS[what][1])
     log.append(KEY, DENIALS[what][0])
     store, young = folded(log), folded(again)
-    store.swap(folded(again))
+    swap(store, folded(again))
     accepted = again.append("epochs", EpochAccepted(again.epoch.number))
     for each in (store, young):
         each.apply(accepted)
@@ -137,7 +138,7 @@ def test_a_secret_made_after_the_restore_is_not_taken_for_a_retired_one() -> Non
         log.append(KEY, key_rotated(1, secret, START))
     again.append(KEY, key_rotated(1, 9, START))
     store = folded(log)
-    store.swap(folded(again))
+    swap(store, folded(again))
     newest, first = record(store).secrets
     assert (newest.version, newest.valid_until) == (2, None)
     assert first.valid_until == START
@@ -150,7 +151,7 @@ def test_nor_is_one_that_the_older_telling_never_had_so_many_of() -> None:
     for secret in (8, 9):
         again.append(KEY, key_rotated(1, secret, START))
     store = folded(log)
-    store.swap(folded(again))
+    swap(store, folded(again))
     newest = record(store).secrets[0]
     assert (newest.version, newest.valid_until) == (3, None)
 
@@ -160,7 +161,7 @@ def test_a_suspended_workspace_is_suspended_still() -> None:
     again = restored(log, log.position, LostDenial(WORKSPACE, "suspended"))
     log.append(WORKSPACE, WorkspaceChanged(suspended=True))
     store = folded(log)
-    store.swap(folded(log.restored(2)))
+    swap(store, folded(log.restored(2)))
     for each in (store, folded(again)):
         workspace = each.workspace(WORKSPACE)
         assert workspace is not None
@@ -182,9 +183,9 @@ def test_the_keys_of_a_deleted_workspace_are_unknown_still_until_that_is_accepte
     log.append(WORKSPACE, WorkspaceDeleted())
     assert code(folded(log)) == NOT_FOUND
     was_there, young = folded(log), folded(again)
-    was_there.swap(folded(log.restored(2)))
+    swap(was_there, folded(log.restored(2)))
     both = folded(log)
-    both.swap(folded(again))
+    swap(both, folded(again))
     for store in (was_there, young, both):
         assert code(store) == NOT_FOUND
     # nor does a change of it meanwhile make it known
@@ -216,7 +217,7 @@ def test_a_secret_retired_so_long_ago_that_its_record_is_gone_is_refused_still()
         log.append(KEY, key_rotated(1, secret, START))
     store = folded(log)
     assert code(store) == NOT_FOUND
-    store.swap(folded(again))
+    swap(store, folded(again))
     assert code(store) == REVOKED
 
 
@@ -238,8 +239,8 @@ def test_denials_are_carried_over_any_number_of_restores() -> None:
     log.append(KEY, KeyRevoked())
     first.append(key_id(2), key_created(2))
     store = folded(log)
-    store.swap(folded(first))
-    store.swap(folded(second))
+    swap(store, folded(first))
+    swap(store, folded(second))
     assert record(store).revoked
 
 
@@ -249,7 +250,7 @@ def test_who_was_away_at_the_acceptance_takes_the_log_s_word() -> None:
     again.append("epochs", EpochAccepted(again.epoch.number))
     log.append(KEY, KeyRevoked())
     store = folded(log)
-    store.swap(folded(again))
+    swap(store, folded(again))
     assert not record(store).revoked
 
 
@@ -260,5 +261,5 @@ def test_an_acceptance_that_was_known_before_says_nothing_of_what_is_lost_now() 
     same_line = folded(log)
     revoked = log.append(KEY, KeyRevoked())
     store.apply(revoked)
-    store.swap(same_line)
+    swap(store, same_line)
     assert record(store).revoked

@@ -38,6 +38,7 @@ from tests.support.followed_log import (
     token,
     workspace_created,
 )
+from tests.support.stores import swap
 
 KEY = key_id(1)
 
@@ -188,7 +189,7 @@ def test_a_deleted_workspace_stays_refused_when_the_log_is_told_anew() -> None:
     log.append(WORKSPACE, WorkspaceDeleted())
     store = folded(log)
     assert told_anew.get(KEY) is not None
-    store.swap(told_anew)
+    swap(store, told_anew)
     workspace = store.workspace(WORKSPACE)
     assert workspace is not None
     assert workspace.unreadable

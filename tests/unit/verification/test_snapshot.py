@@ -31,11 +31,9 @@ from keyledger.verification.store import MemoryStore
 from keyledger.verification.telling import read_telling
 from keyledger.wire import (
     SNAPSHOT_MEANING,
-    Followed,
     KeyBody,
     KeyState,
     LimitState,
-    Page,
     QuotaState,
     SecretState,
     SnapshotPage,
@@ -66,16 +64,8 @@ def log_of(keys: int) -> FollowedLog:
     return log
 
 
-async def read(log: FollowedLog, after: int) -> tuple[Page, list[Followed]]:
-    page, records = await log.page(after, 1000)
-    return page, [msgspec.msgpack.decode(record, type=Followed) for record in records]
-
-
 async def finished(store: MemoryStore, log: FollowedLog) -> MemoryStore:
-    async def on(after: int) -> tuple[Page, list[Followed]]:
-        return await read(log, after)
-
-    await read_telling(store, on, HandClock())
+    await read_telling(store, log, HandClock())
     return store
 
 
@@ -138,7 +128,7 @@ async def test_a_snapshot_read_while_the_log_grows_and_the_feed_after_it_are_a_f
     snapshots = MemorySnapshots(log, size=3)
     snapshots.before_page = grow
     store = MemoryStore()
-    assert await load(store, snapshots)
+    assert await load(store, snapshots, HandClock())
     assert len(snapshots.asked) > 2
     grow(-1)
     await finished(store, log)
@@ -163,7 +153,7 @@ async def test_an_event_that_a_later_page_knew_is_passed_over_and_the_chain_goes
 
     snapshots.before_page = rotate
     store = MemoryStore()
-    assert await load(store, snapshots)
+    assert await load(store, snapshots, HandClock())
     assert store.position == 3
     record = store.get(key_id(2))
     assert record is not None
@@ -176,7 +166,7 @@ async def test_an_event_that_a_later_page_knew_is_passed_over_and_the_chain_goes
 async def test_what_a_snapshot_cannot_tell_is_read_from_the_feed(changed: dict[str, object]) -> None:
     snapshots = MemorySnapshots(log_of(5))
     snapshots.changed = changed
-    assert not await load(MemoryStore(), snapshots)
+    assert not await load(MemoryStore(), snapshots, HandClock())
     assert len(snapshots.asked) == 1
 
 
@@ -186,7 +176,7 @@ async def test_what_a_snapshot_cannot_tell_is_read_from_the_feed(changed: dict[s
 async def test_a_snapshot_that_cannot_be_read_is_not_believed(frame: bytes) -> None:
     snapshots = MemorySnapshots(log_of(5))
     snapshots.frames = [frame]
-    assert not await load(MemoryStore(), snapshots)
+    assert not await load(MemoryStore(), snapshots, HandClock())
 
 
 async def test_a_key_service_without_snapshots_is_read_from_the_feed() -> None:
@@ -194,7 +184,7 @@ async def test_a_key_service_without_snapshots_is_read_from_the_feed() -> None:
         async def snapshot(self, after: str, limit: int, since: int) -> tuple[SnapshotPage, list[memoryview]]:
             raise NotServed("no such address")
 
-    assert not await load(MemoryStore(), Older(log_of(5)))
+    assert not await load(MemoryStore(), Older(log_of(5)), HandClock())
 
 
 async def test_another_line_or_a_page_that_does_not_come_ends_the_load() -> None:
@@ -206,7 +196,7 @@ async def test_another_line_or_a_page_that_does_not_come_ends_the_load() -> None
 
     snapshots.before_page = other_line
     with pytest.raises(FeedUnavailable):
-        await load(MemoryStore(), snapshots)
+        await load(MemoryStore(), snapshots, HandClock())
 
     def away(page: int) -> None:
         snapshots.away = page > 10
@@ -214,7 +204,7 @@ async def test_another_line_or_a_page_that_does_not_come_ends_the_load() -> None
     snapshots.changed, snapshots.before_page = {}, away
     with pytest.raises(FeedUnavailable):
         for _ in range(9):
-            await load(MemoryStore(), snapshots)
+            await load(MemoryStore(), snapshots, HandClock())
 
 
 def follower(log: FollowedLog, snapshots: MemorySnapshots) -> tuple[Follower, MemoryStore]:

@@ -19,6 +19,7 @@ from keyledger.verification.state_digest import (
 )
 from keyledger.verification.store import Busy, MemoryStore
 from tests.support.followed_log import WORKSPACE, FollowedLog, key_created, key_id, workspace_created
+from tests.support.stores import swap
 
 KEYS = 600
 
@@ -122,7 +123,7 @@ async def test_a_swap_to_another_telling_leaves_what_is_frozen_alone() -> None:
     before = await whole(store)
     restored = log.restored(30)
     with store.freeze() as frozen:
-        store.swap(a_store(restored))
+        swap(store, a_store(restored))
         store.apply(restored.append(key_id(1), KeyRevoked()))
         assert await digest_of(frozen) == before
     assert await whole(store) == await whole(a_store(restored))
