@@ -18,7 +18,7 @@ from keyledger.server.seal import Sealer
 from keyledger.token import Secret
 from tests.support import servers_fresh as fresh
 from tests.support import servers_wheels as wheels
-from tests.support.keys import Home, migrated
+from tests.support.keys import Home, as_role, migrated
 from tests.support.processes import Process
 from tests.support.system import free_base
 
@@ -74,6 +74,19 @@ class Stage:
         }
         with self._process("services.keys", environment) as process:
             await process.wait_ready(f"{self.keys_url}/readyz", within=30)
+            yield process
+
+    @asynccontextmanager
+    async def usage_service(self) -> AsyncGenerator[Process]:
+        """The usage service as a process, ready: it grants what verifiers spend."""
+        environment = {
+            "KEYLEDGER_POSTGRES": as_role(self.admin, "keyledger_usage"),
+            "KEYLEDGER_KEYS_URL": self.keys_url,
+            "KEYLEDGER_SERVICE_KEY_FILE": str(self.home.secrets / "usage"),
+            "KEYLEDGER_PORT": str(self.base + 3),
+        }
+        with self._process("services.usage", environment) as process:
+            await process.wait_ready(f"http://127.0.0.1:{self.base + 3}/readyz", within=30)
             yield process
 
     @contextmanager

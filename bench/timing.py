@@ -73,7 +73,7 @@ async def main(rounds: int, requests: int) -> None:
     """Measure, print, write."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     load = os.getloadavg()[0]
-    async with stage() as here, here.key_service():
+    async with stage() as here, here.key_service(), here.usage_service():
         tokens = await _tokens(here)
         places = [Place("in process", await _in_process(here, tokens, rounds, requests))]
         with here.verifier("timed") as process:

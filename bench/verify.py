@@ -47,7 +47,7 @@ async def main(rounds: int, keys: int, *, rivals: bool, kept: bool) -> None:
     async with stage() as here:
         say(f"recording {keys:,} keys")
         tokens = (await seed(here, keys, known=min(KNOWN, keys // 2), limit=LIMIT)).tokens
-        async with here.key_service():
+        async with here.key_service(), here.usage_service():
             servers, bars, facts = await _measured(here, tokens, rounds, keys, rivals=rivals)
     facts = {
         "rounds": rounds,
