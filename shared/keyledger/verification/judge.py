@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from keyledger.clock import Clock
 from keyledger.digest import Peppers, foreign
@@ -43,6 +43,10 @@ READY_WITHIN = 30.0
 READY_LOOK = 0.01
 """Seconds between two looks of whoever waits for the keys to be loaded."""
 KEPT_NEEDS = 4096
+KEPT_SCOPES = 16
+"""Needs with more scopes are not remembered."""
+# an enumeration's own attribute costs as much as a look-up
+_MALFORMED: Final = Unparsed.MALFORMED
 _NOT_YET = ("starting", "stale")
 _LOOK = Needs(cost=0)
 
@@ -149,7 +153,7 @@ class Judge:
         or `prove` first. `max_staleness` is in seconds, and never beyond the judge's own.
         """
         environments = () if environment is None else (environment,)
-        needs = needs_of(scopes=scopes, environments=environments, ip=ip, cost=cost)
+        needs = needs_of(scopes, environments, ip, cost)
         return self.judge(token, needs, max_staleness=max_staleness)
 
     async def verify(
@@ -170,7 +174,7 @@ class Judge:
         Refuses besides with `position_not_reached`, and with `busy` when nobody proves it in time.
         """
         environments = () if environment is None else (environment,)
-        needs = needs_of(scopes=scopes, environments=environments, ip=ip, cost=cost)
+        needs = needs_of(scopes, environments, ip, cost)
         if min_position is not None or epoch is not None:
             await self.reached(min_position or 0, epoch)
         try:
@@ -181,14 +185,13 @@ class Judge:
 
     def judge(self, text: str, needs: Needs, *, max_staleness: float | None = None) -> Verdict:
         """As `check`, for needs that are known to be well formed."""
-        age = self.follower.age()
+        age, store = self.follower.age(), self.store
         if age > self.max_staleness or (max_staleness is not None and not age <= max_staleness):
             raise self._stale()
-        presented, store = self._format.parse(text), self.store
-        if presented is Unparsed.MALFORMED:
+        presented = self._format.parse(text)
+        if presented is _MALFORMED:
             return Verdict(MALFORMED, None, None, store.position, int(age * 1000))
         shown: str | bytes = text
-        record: KeyRecord | None = None
         if isinstance(presented, Token):
             record = store.get(presented.key_id)
         else:
@@ -196,7 +199,6 @@ class Judge:
         workspace = None if record is None else store.workspace(record.workspace_id)
         now = self._now()
         verdict = judge(
-            presented,
             shown,
             record,
             workspace,
@@ -238,8 +240,9 @@ class Judge:
             return
         if secret.on_first_use and uses is not None and _retires(record, secret, now):
             uses.first_use(record.key_id, secret.version, now=now)
-        pepper = self.follower.pepper
-        if self._proofs is not None and pepper not in secret.digests and self._peppers.holds_any((pepper,)):
+        if self._proofs is None or (pepper := self.follower.pepper) in secret.digests:
+            return
+        if self._peppers.holds_any((pepper,)):
             # the key moves to the active pepper
             self._proofs.later(text, (record.key_id, secret.version))
 
@@ -307,29 +310,34 @@ def _retires(record: KeyRecord, secret: SecretRecord, now: int) -> bool:
 
 
 def needs_of(
-    *, scopes: Sequence[str] = (), environments: Sequence[str] = (), ip: str | None = None, cost: int = 1
+    scopes: Sequence[str] = (), environments: Sequence[str] = (), ip: str | None = None, cost: int = 1
 ) -> Needs:
     """The needs, or the `invalid_request` that names what is not well formed."""
     if isinstance(scopes, str):
         # its letters would pass for scopes
         raise invalid_request("Scopes are a list, not one text.", field="scopes")
-    asked, environments = tuple(scopes), tuple(environments)
-    _well_formed(asked, environments)
-    if type(cost) is not int or cost < 0:
-        raise invalid_request("A cost is a whole number, not negative.", field="cost")
+    asked = tuple(scopes)
+    told = _kept if len(asked) <= KEPT_SCOPES else _well_formed
+    needs = told(asked, tuple(environments), cost)
+    if ip is None:
+        return needs
     try:
-        address = None if ip is None else parse_address(ip)
+        return Needs(needs.scopes, needs.environments, parse_address(ip), cost)
     except ValueError:
         raise invalid_request("Not an IP address.", field="ip") from None
-    return Needs(asked, environments, address, cost)
 
 
-# what a caller asks for is written in its code: the same few again and again
-@lru_cache(KEPT_NEEDS)
-def _well_formed(scopes: tuple[str, ...], environments: tuple[str, ...]) -> None:
+def _well_formed(scopes: tuple[str, ...], environments: tuple[str, ...], cost: int) -> Needs:
     for scope in scopes:
         if SCOPE.fullmatch(scope) is None:
             raise invalid_request("A scope is * or [a-z0-9][a-z0-9:._-]{0,63}.", field="scopes")
     for environment in environments:
         if environment not in ENVIRONMENTS:
             raise invalid_request("An environment is live or test.", field="environment")
+    if type(cost) is not int or cost < 0:
+        raise invalid_request("A cost is a whole number, not negative.", field="cost")
+    return Needs(scopes, environments, None, cost)
+
+
+# what a caller asks for is written in its code: the same few again and again; True is no 1
+_kept = lru_cache(KEPT_NEEDS, typed=True)(_well_formed)

@@ -11,6 +11,7 @@ import logging
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
@@ -38,17 +39,14 @@ _NEXT_SEQ = msgspec.msgpack.Decoder(int)
 _log = logging.getLogger(__name__)
 
 
-class _Sum:
+class _Sum(msgspec.Struct, gc=False):
     """The uses of one key with one outcome in one minute."""
 
-    __slots__ = ("cost", "count", "environment", "last_at", "workspace_id")
-
-    def __init__(self, workspace_id: str, environment: str) -> None:
-        self.workspace_id = workspace_id
-        self.environment = environment
-        self.count = 0
-        self.cost = 0
-        self.last_at = 0
+    workspace_id: str
+    environment: str
+    count: int
+    cost: int
+    last_at: int
 
 
 class Uses:
@@ -81,7 +79,8 @@ class Uses:
             if len(self._sums) >= self._max_sums:
                 self._count_dropped(1)
                 return
-            entry = self._sums[name] = _Sum(record.workspace_id, record.environment)
+            self._sums[name] = _Sum(record.workspace_id, record.environment, 1, cost, now)
+            return
         entry.count += 1
         entry.cost += cost
         if now > entry.last_at:  # noqa: PLR1730 (this is the hot path: a call costs more)
@@ -126,7 +125,7 @@ class Uses:
     async def flush(self) -> None:
         """Move the sums into the spool, as one batch or a few; without room they are dropped and counted."""
         while self._sums or self._firsts:
-            names = list(self._sums)[:MAX_BATCH]
+            names = list(islice(self._sums, MAX_BATCH))
             taken = {name: self._sums.pop(name) for name in names}
             firsts, self._firsts = tuple(self._firsts), []
             batch = Batch(self._boot, self._seq)

@@ -16,7 +16,6 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from keyledger.digest import Peppers
-from keyledger.token import Token, Unparsed
 from keyledger.verification.limits import Demand, Limits, LimitState
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
 
@@ -132,7 +131,6 @@ class Verdict(Struct, frozen=True, gc=False):
 
 
 def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three steps of it)
-    presented: Token | Unparsed,
     text: str | bytes,
     record: KeyRecord | None,
     workspace: WorkspaceRecord | None,
@@ -143,12 +141,10 @@ def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three s
     position: int = 0,
     age_ms: int = 0,
 ) -> Verdict:
-    """Judge the presented `text`, the SHA-256 of a foreign one; `now` is wall time in µs.
+    """Judge a `text` that is not malformed, the SHA-256 of a foreign one; `now` is wall time in µs.
 
     Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed.
     """
-    if presented is Unparsed.MALFORMED:
-        return Verdict(MALFORMED, None, None, position, age_ms)
     proven = _proven(text, record, peppers)
     if proven is None or record is None or workspace is None or not known(record, workspace):
         return Verdict(NOT_FOUND, None, None, position, age_ms)

@@ -281,7 +281,7 @@ async def test_a_verifier_is_asked_once_for_what_it_may_have_spent() -> None:
     ) as client:
         verdict = await client.verify("cvtk_live_x", scopes=["a"], ip="192.0.2.1")
         assert (verdict.valid, verdict.code, verdict.scopes) == (True, "VALID", ("*",))
-        assert service.body == {"key": "cvtk_live_x", "scopes": ["a"], "ip": "192.0.2.1", "cost": 1}
+        assert service.body == {"key": "cvtk_live_x", "scopes": ["a"], "ip": "192.0.2.1"}
         assert service.last.headers["X-Verifier-Token"] == "vt"
         service.then_raise(httpx2.ReadTimeout)
         with pytest.raises(KeyledgerError, match="unreachable"):
