@@ -34,7 +34,8 @@ quality: .dev
 bench: .dev ## measure the figures of the README
 	$(bin)/python -m bench.backbone
 	$(bin)/python -m bench.timing
-	exec $(bin)/python -m bench.log
+	$(bin)/python -m bench.log
+	exec $(bin)/python -m bench.verify
 
 fmt: .dev ## format the code and mend what can be mended
 	$(bin)/ruff check --fix

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.stage import Stage, say
+from keyledger.clock import SystemClock
 from keyledger.verification.feed import HttpFeed
 from keyledger.verification.snapshot import load
 from keyledger.verification.store import MemoryStore
@@ -56,7 +57,7 @@ async def measure(stage: Stage, rounds: int) -> FollowerFigures:
                 received, taken_in = await step(source)
                 fed.append(received)
                 applied.append(taken_in)
-            found.ready.append(await _from_nothing(stage))
+            found.ready.append(await _from_nothing(stage, f"nothing-{number}"))
             say(f"  feed, snapshot, from nothing: round {number + 1} of {rounds}")
         await source.close()
     return found
@@ -92,14 +93,14 @@ async def _snapshot(source: HttpFeed) -> tuple[float, float]:
     received = count / spent
     pages[-1] = (msgspec.structs.replace(pages[-1][0], after=""), pages[-1][1])
     began = time.perf_counter()
-    assert await load(MemoryStore(), _Served(pages))
+    assert await load(MemoryStore(), _Served(pages), SystemClock())
     return received, count / (time.perf_counter() - began)
 
 
-async def _from_nothing(stage: Stage) -> float:
+async def _from_nothing(stage: Stage, folder: str) -> float:
     """Seconds from the start of a verifier's process until it is ready."""
     began = time.perf_counter()
-    with stage.verifier() as process:
+    with stage.verifier(folder) as process:
         async with httpx2.AsyncClient(timeout=5, trust_env=False) as http, asyncio.timeout(READY_WITHIN):
             while True:
                 process.check_running()

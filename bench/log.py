@@ -14,13 +14,13 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvloop
 
 from bench import appending, following, relaying
-from bench.plot import Bar, chart, number
+from bench.figures import figure, printed
+from bench.plot import Bar, chart
 from bench.seeding import seed
 from bench.stage import say, stage
 
@@ -39,7 +39,7 @@ async def main(rounds: int, keys: int) -> None:
         appended = await appending.measure(here, rounds)
     async with stage() as here:
         say(f"recording {keys:,} keys")
-        seeded = keys / await seed(here, keys)
+        seeded = keys / (await seed(here, keys)).seconds
         say("feed, snapshot, a verifier from nothing")
         followed = await following.measure(here, rounds)
         say("relay")
@@ -60,9 +60,9 @@ async def main(rounds: int, keys: int) -> None:
             for name, runs in appended.missed.items()
         },
     }
-    _print(bars, facts)
+    printed(bars, facts)
     RESULTS.mkdir(exist_ok=True)
-    figures = {bar.name: _figure(bar) for bar in bars}
+    figures = {bar.name: figure(bar) for bar in bars}
     (RESULTS / "log.json").write_text(json.dumps({**facts, "figures": figures}, indent=2) + "\n")
     (RESULTS / "log.svg").write_text(chart("The log, measured by bench/log.py", bars))
 
@@ -122,30 +122,6 @@ def _rates(runs: list[appending.Rate]) -> dict[str, float]:
         "p50_ms": round(statistics.median(run.p50 for run in runs), 2),
         "p99_ms": round(statistics.median(run.p99 for run in runs), 2),
     }
-
-
-def _figure(bar: Bar) -> dict[str, Any]:
-    return {
-        "median": round(bar.median, 3),
-        "unit": bar.unit,
-        "min": round(min(bar.values), 3),
-        "max": round(max(bar.values), 3),
-        "rounds": [round(value, 3) for value in bar.values],
-        "target": bar.target,
-        "reached": bar.reached,
-    }
-
-
-def _print(bars: list[Bar], facts: dict[str, Any]) -> None:
-    print(f"{'':40}{'median':>10}  {'min – max':22}{'target':>12}")
-    for bar in bars:
-        span = f"{number(min(bar.values))} – {number(max(bar.values))}"
-        sign = "≥" if bar.more_is_better else "≤"
-        target = "" if bar.target is None else f"{sign} {number(bar.target)}"
-        word = {True: "kept", False: "MISSED", None: ""}[bar.reached]
-        print(f"{bar.name:40}{number(bar.median):>10}  {span:22}{target:>12}  {bar.unit:9}{word}")
-    for name, value in facts.items():
-        print(f"{name}: {value}")
 
 
 if __name__ == "__main__":

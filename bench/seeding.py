@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Struct
 
 from bench.stage import Stage, say
 from keyledger import events
+from keyledger.digest import load_peppers
 from keyledger.events import KeyCreated, KeyText, NewSecret, RateLimit, WorkspaceCreated, WorkspaceText
 from keyledger.server.ids import new_id
 from keyledger.server.seal import Sealer, seal_text
+from keyledger.token import ALPHABET, SECRET_LENGTH, mint
 from services.keys.adapters.log import command_row
 from services.keys.domain import key as keys
 from services.keys.domain import workspace as workspaces
@@ -37,12 +41,17 @@ def micros() -> int:
     return time.time_ns() // 1000
 
 
-def key_command(workspace_id: str, data_key: bytes, number: int) -> Command:
-    """The creation of a key, as the key service writes it."""
-    key_id, at = new_id("key"), micros()
+def key_command(
+    workspace_id: str, data_key: bytes, number: int, *, key_id: str = "", digest: bytes = b""
+) -> Command:
+    """The creation of a key, as the key service writes it; nobody knows its token unless it is given."""
+    key_id, at = key_id or new_id("key"), micros()
     text = KeyText(f"billing {number}", metadata={"team": "payments"}, proof=_PROOF)
     event = KeyCreated(
-        "live", ("contacts:read",), NewSecret("cvtk_live_…0000", {"p1": os.urandom(32)}), private=text
+        "live",
+        ("contacts:read",),
+        NewSecret("cvtk_live_…0000", {"p1": digest or os.urandom(32)}),
+        private=text,
     )
     state = keys.evolve(None, event, Context(key_id, workspace_id, ACTOR, at))
     place = events.private_place(key_id, 1, "key_created")
@@ -54,12 +63,14 @@ def key_command(workspace_id: str, data_key: bytes, number: int) -> Command:
     )
 
 
-async def new_workspace(sealer: Sealer, connection: asyncpg.Connection) -> tuple[str, bytes]:
-    """A workspace in the log: its id and its data key."""
+async def new_workspace(
+    sealer: Sealer, connection: asyncpg.Connection, limit: int = 1000
+) -> tuple[str, bytes]:
+    """A workspace in the log with so many uses a minute: its id and its data key."""
     workspace_id = new_id("ws")
     data_key, wrapped = sealer.new_data_key(workspace_id)
     text = WorkspaceText("Acme")
-    event = WorkspaceCreated(RateLimit(1000, 60), private=text)
+    event = WorkspaceCreated(RateLimit(limit, 60), private=text)
     state = workspaces.evolve(None, event, Context(workspace_id, workspace_id, ACTOR, micros()))
     place = events.private_place(workspace_id, 1, "workspace_created")
     sealed = msgspec.structs.replace(event, private=seal_text(data_key, msgspec.json.encode(text), place))
@@ -84,17 +95,36 @@ async def append(connection: asyncpg.Connection, commands: list[Command]) -> Non
     assert all(row["outcome"] == "done" for row in outcomes)
 
 
-async def seed(stage: Stage, count: int) -> float:
-    """Append so many keys; the seconds it took."""
+class Seeded(Struct, frozen=True):
+    """How long it took, and the tokens of the keys of which they are known."""
+
+    seconds: float
+    tokens: list[str]
+
+
+async def seed(stage: Stage, count: int, *, known: int = 0, limit: int = 1000) -> Seeded:
+    """Append so many keys, of workspaces with so many uses a minute.
+
+    Of about `known` of them, evenly spread over all, the tokens are known.
+    """
     began = time.perf_counter()
     connections = [await asyncpg.connect(stage.postgres) for _ in range(2)]
-    places = [await new_workspace(stage.sealer, connections[0]) for _ in range(WORKSPACES)]
-    starts = iter(range(0, count, GROUP))
+    places = [await new_workspace(stage.sealer, connections[0], limit) for _ in range(WORKSPACES)]
+    starts, every = iter(range(0, count, GROUP)), count // known if known else count
+    peppers, tokens = load_peppers(stage.home.peppers), list[str]()
+
+    def command(number: int) -> Command:
+        if not known or number % every:
+            return key_command(*places[number % WORKSPACES], number)
+        key_id = new_id("key")
+        token = mint("cvtk", "live", key_id, _secret()).reveal()
+        tokens.append(token)
+        place = places[number // every % WORKSPACES]
+        return key_command(*place, number, key_id=key_id, digest=peppers.digest(token))
 
     async def fill(connection: asyncpg.Connection) -> None:
         for start in starts:
-            group = [key_command(*places[n % WORKSPACES], n) for n in range(start, min(start + GROUP, count))]
-            await append(connection, group)
+            await append(connection, [command(n) for n in range(start, min(start + GROUP, count))])
             if start % 100_000 == 0:
                 say(f"  {start:,} of {count:,} keys recorded")
 
@@ -107,4 +137,8 @@ async def seed(stage: Stage, count: int) -> float:
     finally:
         for connection in connections:
             await connection.close()
-    return time.perf_counter() - began
+    return Seeded(time.perf_counter() - began, tokens)
+
+
+def _secret() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))

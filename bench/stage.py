@@ -28,6 +28,11 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
+def on_core(core: int | None) -> list[str]:
+    """What stands before a command that may run on this core alone."""
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
 @dataclass(frozen=True)
 class Stage:
     """A bootstrapped database and a broker; `base` is the first of some free ports."""
@@ -72,21 +77,36 @@ class Stage:
             yield process
 
     @contextmanager
-    def verifier(self) -> Generator[Process]:
-        """A verifier as a process; not ready yet, and with an empty store each time."""
+    def verifier(
+        self,
+        folder: str,
+        *,
+        port: int = 2,
+        workers: int = 1,
+        core: int | None = None,
+        module: str = "services.verifier",
+        **more: str,
+    ) -> Generator[Process]:
+        """A verifier as a process, not ready yet. What it keeps lies in this folder of the home."""
+        place = self.home.folder / folder
         environment = {
             "KEYLEDGER_PEPPERS": str(self.home.peppers),
             "KEYLEDGER_KEYS_URL": self.keys_url,
             "KEYLEDGER_SERVICE_KEY_FILE": str(self.home.secrets / "verifier"),
-            "KEYLEDGER_SPOOL": str(self.home.folder / "spool"),
-            "KEYLEDGER_PORT": str(self.base + 2),
+            "KEYLEDGER_SPOOL": str(place / "spool"),
+            "KEYLEDGER_STORE": str(place),
+            "KEYLEDGER_PORT": str(self.base + port),
+            "KEYLEDGER_WORKERS": str(workers),
+            # nobody asks it any more when it is told to stop
+            "KEYLEDGER_DRAIN_SECONDS": "0",
+            **more,
         }
-        with self._process("services.verifier", environment) as process:
+        with self._process(module, environment, core) as process:
             yield process
 
-    def _process(self, module: str, environment: dict[str, str]) -> Process:
+    def _process(self, module: str, environment: dict[str, str], core: int | None = None) -> Process:
         return Process(
-            [sys.executable, "-m", module],
+            [*on_core(core), sys.executable, "-m", module],
             log=self.home.folder / f"{module}.log",
             env={"PATH": os.environ["PATH"], "KEYLEDGER_NATS": self.nats, **environment},
         )

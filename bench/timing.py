@@ -75,7 +75,7 @@ async def main(rounds: int, requests: int) -> None:
     async with stage() as here, here.key_service():
         tokens = await _tokens(here)
         places = [Place("in process", await _in_process(here, tokens, rounds, requests))]
-        with here.verifier() as process:
+        with here.verifier("timed") as process:
             await process.wait_ready(f"{here.verifier_url}/readyz", within=30)
             for name, question in (("GET /v1/gateway", _gateway), ("POST /v1/verify", _verify)):
                 say(f"{name}: {rounds} × {requests:,} of each kind")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
+from keyledger.client.http import KeyledgerError, VerifierClient
+from keyledger.client.records import Check
 from tests.support.system import System
 from tests.support.waiting import until
 
@@ -145,3 +149,18 @@ async def test_the_keys_of_a_deleted_workspace_are_nobodys(system: System) -> No
     after = [await system.verify(key["key"], min_position=position) for key in keys]
     assert [verdict["code"] for verdict in after] == ["NOT_FOUND", "VALID"]
     assert "key_id" not in after[0]
+
+
+async def test_a_client_asks_about_many_keys_at_once(system: System) -> None:
+    ws = await system.workspace()
+    made = [await system.key(ws, scopes=[scope]) for scope in ("read", "write")]
+    async with VerifierClient(system.url("verifier")) as client:
+        asked = [Check(key=each["key"], scopes=("read",), min_position=made[-1]["position"]) for each in made]
+        verdicts = await client.verify_many(asked)
+        assert [(each.code, each.key_id) for each in verdicts] == [
+            ("VALID", made[0]["id"]),
+            ("INSUFFICIENT_PERMISSIONS", made[1]["id"]),
+        ]
+        with pytest.raises(KeyledgerError, match="invalid_request") as refused:
+            await client.verify_many([*asked, Check(key=made[0]["key"], cost=-1)])
+        assert refused.value.field == "requests.cost"

@@ -30,8 +30,8 @@ MAX_SUMS = 100_000
 MAX_FIRSTS = 10_000
 FIRST_AGAIN = 10 * SECOND
 """A first use that is not heeded within this time is told again."""
-MAX_BATCH = 2_000
-"""Sums in one batch: some 200 KB, well below a broker's message limit of 1 MB."""
+MAX_BATCH = 1_000
+"""Sums in one batch: some 100 KB, far below a broker's message limit of 1 MB, and a millisecond to make."""
 
 _BATCH = msgspec.msgpack.Encoder()
 _BATCHES = msgspec.msgpack.Decoder(UseBatch)
