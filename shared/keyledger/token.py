@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterable
 from enum import Enum
-from zlib import crc32
 
 import msgspec
 
@@ -21,16 +21,15 @@ DEFAULT_PREFIX = "cvtk"
 MAX_LENGTH = 512
 ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 22, 32, 6
 BODY_LENGTH = ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
-_ID_END = ID_LENGTH - BODY_LENGTH
+_PROVEN_LENGTH = BODY_LENGTH - CHECKSUM_LENGTH
 PREFIX_PATTERN = r"[a-z][a-z0-9]{1,15}"
 #: What a secret scanner may look for; the checksum then tells a real token from a lookalike.
 TOKEN_PATTERN = rf"{PREFIX_PATTERN}_(?:live|test)_[0-9A-Za-z]{{{BODY_LENGTH}}}"
 
 _PREFIX = re.compile(PREFIX_PATTERN)
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
-_BYTES = ALPHABET.encode()
 # a checksum is read as three pairs of characters: this is on the path of every check
-_PAIRS_OF = struct.Struct(">HHH").unpack_from
+_PAIRS_OF = struct.Struct(f">{_PROVEN_LENGTH}xHHH").unpack
 _PAIRS = {
     ord(left) << 8 | ord(right): 62 * _VALUES[left] + _VALUES[right]
     for left in ALPHABET
@@ -62,9 +61,16 @@ class Unparsed(Enum):
     """Why a presented text is no token of ours."""
 
     MALFORMED = "MALFORMED"
-    """It begins like one of ours and has a wrong shape or checksum, or is longer than 512 characters."""
+    """It begins like one of ours and has a wrong shape or checksum, or is longer than 512 characters.
+
+    So is what has half of a surrogate pair in it, which cannot be written or hashed.
+    """
     FOREIGN = "FOREIGN"
     """It does not look like ours at all."""
+
+
+# an enumeration's own attribute costs as much as a look-up
+_MALFORMED, _FOREIGN = Unparsed
 
 
 class Token(msgspec.Struct, frozen=True, gc=False, repr_omit_defaults=True):
@@ -103,7 +109,7 @@ def base62_value(text: str) -> int:
 
 def checksum(text: str) -> str:
     """The six characters that end a token whose earlier part is `text`."""
-    return base62(crc32(text.encode()), CHECKSUM_LENGTH)
+    return base62(zlib.crc32(text.encode()), CHECKSUM_LENGTH)
 
 
 def is_id(text: str, kind: str) -> bool:
@@ -142,35 +148,40 @@ class Format:
 
     def __init__(self, prefixes: Iterable[str]) -> None:
         self.prefixes = tuple(prefixes)
-        self._environments = {
-            f"{prefix}_{environment}_": environment
-            for prefix in self.prefixes
-            for environment in ENVIRONMENTS
-        }
+        heads = {f"{prefix}_{each}_": each for prefix in self.prefixes for each in ENVIRONMENTS}
+        # with the checksum of the head, which that of the whole goes on from
+        self._heads = {head: (each, zlib.crc32(head.encode())) for head, each in heads.items()}
 
     def parse(self, text: str) -> Token | Unparsed:
         """As the function `parse`."""
-        environment = self._environments.get(text[:-BODY_LENGTH])
-        if environment is None:
+        head = self._heads.get(text[:-BODY_LENGTH])
+        if head is None:
             return self._unparsed(text)
-        if not text.isascii():
-            return Unparsed.MALFORMED
-        raw = text.encode()
-        first, second, third = _PAIRS_OF(raw, -CHECKSUM_LENGTH)
-        try:
-            given = (_PAIRS[first] * 3844 + _PAIRS[second]) * 3844 + _PAIRS[third]
-        except KeyError:
-            return Unparsed.MALFORMED
-        # what was mistyped is told by this alone, and quickly
-        if crc32(raw[:-CHECKSUM_LENGTH]) != given:
-            return Unparsed.MALFORMED
-        key_id = text[-BODY_LENGTH:_ID_END]
-        if raw[-BODY_LENGTH:].translate(None, _BYTES) or key_id > _LARGEST_ID:
-            return Unparsed.MALFORMED
-        return Token(text, environment, f"key_{key_id}")
+        environment, crc = head
+        body = text[-BODY_LENGTH:]
+        if not body.isascii():
+            return _MALFORMED
+        # of bytes, only the alphabet is alphanumeric
+        raw = body.encode()
+        if not raw.isalnum():
+            return _MALFORMED
+        first, second, third = _PAIRS_OF(raw)
+        given = (_PAIRS[first] * 3844 + _PAIRS[second]) * 3844 + _PAIRS[third]
+        if zlib.crc32(raw[:_PROVEN_LENGTH], crc) != given:
+            return _MALFORMED
+        key_id = body[:ID_LENGTH]
+        return Token(text, environment, f"key_{key_id}") if key_id <= _LARGEST_ID else _MALFORMED
 
     def _unparsed(self, text: str) -> Unparsed:
         """What a text is that does not begin like a token of ours and go on for as long as one."""
         prefix, separator, _ = text.partition("_")
         ours = separator and prefix in self.prefixes
-        return Unparsed.MALFORMED if ours or len(text) > MAX_LENGTH else Unparsed.FOREIGN
+        return _MALFORMED if ours or len(text) > MAX_LENGTH or not _is_unicode(text) else _FOREIGN
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -184,8 +184,9 @@ async def test_refusals_spend_nothing() -> None:
         ("&scopes=%FF", GOOD, "400"),
     ],
 )
-async def test_for_nginx_every_refusal_is_a_403(query: str, headers: Given, meant: str) -> None:
-    answer = await ask(await world_with_key(), f"/v1/gateway?deny=403{query}", headers)
+@pytest.mark.parametrize("deny", ["deny=403", "%64eny=4%303", "scopes=&deny=403"])
+async def test_for_nginx_every_refusal_is_a_403(deny: str, query: str, headers: Given, meant: str) -> None:
+    answer = await ask(await world_with_key(), f"/v1/gateway?{deny}{query}", headers)
     assert answer.status_code == 403
     assert answer.headers["x-verify-status"] == meant
     assert answer.headers["x-verify-body"].startswith('{"error":"')

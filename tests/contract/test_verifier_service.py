@@ -116,6 +116,8 @@ async def test_the_document_tells_the_hot_addresses() -> None:
         ("POST", "/v1/verify", b"{}", {"Content-Type": "text/plain"}),
         ("POST", "/v1/verify/batch", b'{"requests":[{"key":"%s"},{"key":"a"}]}' % token(1).encode(), {}),
         ("POST", "/v1/verify/batch", b'{"requests":[{"key":"a","cost":true}]}', {}),
+        ("POST", "/v1/verify?x=1", b'{"key":"a"}', {}),
+        ("POST", "/v1/verify/batch?x", b'{"requests":[]}', {}),
         ("GET", "/v1/gateway?scopes=read", b"", {"X-API-Key": token(1)}),
         ("GET", "/v1/gateway?scopes=write", b"", {"X-API-Key": token(1)}),
         ("GET", "/v1/gateway?deny=403", b"", {}),

@@ -104,6 +104,25 @@ async def test_what_is_not_well_formed_is_named(asked: dict[str, Any], field: st
     assert token(1) not in answer.text
 
 
+@pytest.mark.parametrize(("query", "field"), [("colour=red", "colour"), ("key=a", "key"), ("x", "x")])
+async def test_a_parameter_is_refused(query: str, field: str) -> None:
+    async with (await world_with_key()).client() as client:
+        for path in ("/v1/verify", "/v1/verify/batch"):
+            answer = await client.post(f"{path}?{query}", json={"key": token(1)})
+            told = answer.json()
+            assert (answer.status_code, told["error"], told["field"]) == (400, "invalid_request", field)
+
+
+@pytest.mark.parametrize("scope", ["Read", "read\n", "", "a" * 65, "rea d"])
+async def test_what_a_scope_is_is_told_in_words(scope: str) -> None:
+    world = await world_with_key()
+    told = (await verify(world, scopes=["read", scope])).json()
+    assert told["message"] == "A scope is * or [a-z0-9][a-z0-9:._-]{0,63}."
+    told = (await batch(world, [{"key": token(1)}, {"key": token(1), "scopes": [scope]}])).json()
+    assert told["field"] == "requests.scopes"
+    assert told["message"].startswith("Request 1: A scope is")
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"nonsense", b'{"key":"\xff"}', b'{"key":"a"} trailing', b'{"key":"\\ud800"}']
 )
@@ -240,6 +259,7 @@ async def test_beyond_loopback_callers_show_their_token() -> None:
             wrong = await client.post(path, json={"key": token(1)}, headers={"X-Verifier-Token": "other"})
             assert (none.status_code, wrong.status_code) == (401, 401)
             assert "www-authenticate" in none.headers
+            assert none.json()["field"] == wrong.json()["field"] == "X-Verifier-Token"
         right = await client.post(
             "/v1/verify", json={"key": token(1)}, headers={"X-Verifier-Token": "shared"}
         )

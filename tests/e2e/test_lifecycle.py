@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from keyledger.client.http import KeyledgerError, Question, VerifierClient
+from keyledger.client.http import KeyledgerError, VerifierClient
+from keyledger.client.records import Check
 from tests.support.system import System
 from tests.support.waiting import until
 
@@ -154,12 +155,12 @@ async def test_a_client_asks_about_many_keys_at_once(system: System) -> None:
     ws = await system.workspace()
     made = [await system.key(ws, scopes=[scope]) for scope in ("read", "write")]
     async with VerifierClient(system.url("verifier")) as client:
-        asked = [Question(each["key"], scopes=["read"], min_position=made[-1]["position"]) for each in made]
+        asked = [Check(key=each["key"], scopes=("read",), min_position=made[-1]["position"]) for each in made]
         verdicts = await client.verify_many(asked)
         assert [(each.code, each.key_id) for each in verdicts] == [
             ("VALID", made[0]["id"]),
             ("INSUFFICIENT_PERMISSIONS", made[1]["id"]),
         ]
         with pytest.raises(KeyledgerError, match="invalid_request") as refused:
-            await client.verify_many([*asked, Question(made[0]["key"], cost=-1)])
+            await client.verify_many([*asked, Check(key=made[0]["key"], cost=-1)])
         assert refused.value.field == "requests.cost"

@@ -75,7 +75,11 @@ class Listening:
 
     def stop(self, *, grace: float = 0.0) -> None:
         """Close the listener."""
-        self.run(self._listener.close(grace=grace))
+        self.run(self.end(grace=grace))
+
+    async def end(self, *, grace: float = 0.0) -> None:
+        """As `stop`, for who is in the listener's loop."""
+        await self._listener.close(grace=grace)
 
     def close(self) -> None:
         """Close everything."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Annotated
+from urllib.parse import unquote_to_bytes
 
 from msgspec import Meta, Struct
 
@@ -88,7 +89,7 @@ class Gateway:
 
 def wants_403(query: bytes) -> bool:
     """Whether every refusal is to be told as a 403, that of the query itself included."""
-    return b"deny=403" in query.split(b"&")
+    return any(unquote_to_bytes(each) == b"deny=403" for each in query.split(b"&"))
 
 
 def presented(fields: Fields, ours: tuple[str, ...]) -> str | None:

@@ -36,7 +36,6 @@ from keyledger.verification.verdict import (
 from services.verifier.handlers.tally import Tally
 
 MAX_BATCH = 1000
-MAX_SOUND = 4096
 BATCH_PATIENCE = 0.2
 """Seconds for which all of a batch together waits for grants."""
 SLICE = 100
@@ -46,8 +45,7 @@ EVEN = 20e-6
 """Seconds: most checks take less. A stranger cannot tell by the clock what the answer does not say."""
 _ALIKE = frozenset({MALFORMED, NOT_FOUND, REVOKED, DISABLED, EXPIRED})
 
-# `$(?!\n)`: Python's `$` alone would let a trailing newline in
-Scope = Annotated[str, Meta(pattern=r"^(?:\*|[a-z0-9][a-z0-9:._-]{0,63})$(?!\n)")]
+Scope = Annotated[str, Meta(extra_json_schema={"pattern": rf"^(?:{SCOPE.pattern})$"})]
 Environment = Annotated[str, Meta(extra_json_schema={"enum": ["live", "test"]})]
 Natural = Annotated[int, Meta(ge=0)]
 
@@ -112,14 +110,7 @@ class BatchBody(Struct, frozen=True):
     verdicts: list[VerdictBody]
 
 
-class _Quick(VerifyRequest, frozen=True, forbid_unknown_fields=True):
-    """A request whose scopes are looked at later."""
-
-    scopes: tuple[str, ...] = ()
-
-
-_decode = msgspec.json.Decoder(_Quick).decode
-_sound: set[str] = set()
+_decode = msgspec.json.Decoder(VerifyRequest).decode
 _encode = msgspec.json.Encoder().encode
 _NOTHING: dict[str, str] = {}
 _time = lru_cache(maxsize=4096)(rfc3339)
@@ -259,32 +250,18 @@ def _asked(body: bytes, content_type: str | None) -> VerifyRequest:
     if content_type == "application/json":
         try:
             # it is not followed into a depth that it does not know
-            request = _decode(body)
+            return _decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            request = None
-        if request is not None and (_sound.issuperset(request.scopes) or _well_formed(request.scopes)):
-            return request
+            pass
     return decode_json(body, VerifyRequest, content_type=content_type)
 
 
-def _well_formed(scopes: tuple[str, ...]) -> bool:
-    """Whether these are scopes; those that are asked for most are remembered, a pattern costs more."""
-    if any(SCOPE.fullmatch(scope) is None for scope in scopes):
-        return False
-    if len(_sound) < MAX_SOUND:
-        _sound.update(scopes[:MAX_BATCH])
-    return True
-
-
 def _needs(request: VerifyRequest) -> Needs:
-    # the scopes were checked by the decoder
-    if request.environment is UNSET and request.ip is UNSET:
-        return Needs(request.scopes, (), None, request.cost)
     return needs_of(
-        scopes=request.scopes,
-        environments=() if request.environment is UNSET else (request.environment,),
-        ip=None if request.ip is UNSET else request.ip,
-        cost=request.cost,
+        request.scopes,
+        () if request.environment is UNSET else (request.environment,),
+        None if request.ip is UNSET else request.ip,
+        request.cost,
     )
 
 

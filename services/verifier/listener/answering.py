@@ -30,9 +30,9 @@ async def answer_later(
     endpoints = shared.endpoints
     match route:
         case Route.VERIFY:
-            return await endpoints.verify(head.fields, body)
+            return await endpoints.verify(head.fields, head.query, body)
         case Route.BATCH:
-            return await endpoints.batch(head.fields, body)
+            return await endpoints.batch(head.fields, head.query, body)
         case Route.GATEWAY:
             return await endpoints.gateway(head.fields, query_of(head.path, head.query))
         case Route.REST:

@@ -18,13 +18,8 @@ from services.verifier.handlers.fields import Fields
 from services.verifier.handlers.verify import Waits
 from services.verifier.listener.answering import answer_later, answer_now
 from services.verifier.listener.bodies import Body, Chunked, Counted
-from services.verifier.listener.bounds import (
-    AT_ONCE,
-    BACKLOG,
-    HIGH_WATER,
-    PASSED_OVER,
-    REFUSED_AT_ONCE,
-)
+from services.verifier.listener.bounds import AT_ONCE, BACKLOG, PASSED_OVER
+from services.verifier.listener.channel import NOTHING, Channel
 from services.verifier.listener.heads import CHUNKED, HEAD_LIMIT, Head, malformed, read_head, too_large
 from services.verifier.listener.shared import Shared
 from services.verifier.listener.writing import CLOSE, CONTINUE, KEEP, written
@@ -32,63 +27,29 @@ from services.verifier.routes.hot import Route, limit_of, route_of
 
 _END = b"\r\n\r\n"
 _NEVER = float("inf")
-_NOTHING = Fields(())
 
 
-class Connection(asyncio.Protocol):
-    """A client. `deadline` is on the steady clock; past it `expire` is to be called."""
+class Connection(Channel):
+    """A client. Past its `deadline` `expire` is to be called."""
 
     def __init__(self, shared: Shared) -> None:
-        self.deadline = 0.0
-        self._shared = shared
-        self._endpoints = shared.endpoints
-        self._transport: asyncio.Transport = cast("Any", None)
-        self._tls = False
-        # what has arrived and not been looked at, and how much of it is known to be no whole head
-        self._rest = b""
+        super().__init__(shared)
+        # how much of what has arrived is known to be no whole head
         self._scanned = 0
         self._arriving = False
         # the last head, as bytes and as what it says: most are the same as the one before
         self._raw = b""
         self._head: Head = cast("Any", None)
         self._route = Route.REST
-        # how the same check would begin again, if it is a plain one, and whether that is looked for now
+        # how the same check would begin again, if it is a plain one
         self._plain: bytes | None = None
-        self._expected: bytes | None = None
         # the body that is arriving; whether its request was answered before
         self._body: Body | None = None
         self._answered = False
         self._unread = False
-        self._task: asyncio.Task[None] | None = None
-        # whether nothing is looked at for now: a task answers, the client is slow, others have their turn
-        self._held = False
-        self._stalled = False
-        self._reading = True
-        self._eof = False
-        self._ended = False
         self._surplus = 0
 
     # -- the transport's calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._tls = transport.get_extra_info("sslcontext") is not None
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        shared = self._shared
-        beyond = shared.add(self) - shared.bounds.connections
-        self.deadline = shared.after(shared.bounds.head)
-        if beyond > REFUSED_AT_ONCE:
-            self._transport.abort()
-        elif beyond > 0:
-            self._refuse([], unavailable("busy", "Too many connections."))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._shared.forget(self)
-        self._ended = self._held = True
-        self._rest = b""
-        if self._task is not None:
-            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         if (
@@ -121,17 +82,6 @@ class Connection(asyncio.Protocol):
         # over TLS there is no half of a connection
         return not self._tls
 
-    def pause_writing(self) -> None:
-        self._stalled = self._held = True
-        self._expected = None
-        self._read(on=False)
-        if self._task is None:
-            self.deadline = self._shared.after(self._shared.bounds.stall)
-
-    def resume_writing(self) -> None:
-        self._stalled = False
-        self._go_on()
-
     # -- the listener's calls
 
     def expire(self) -> None:
@@ -139,7 +89,7 @@ class Connection(asyncio.Protocol):
         if self._ended or self._held:
             self._transport.abort()
         elif self._arriving or self._body is not None:
-            fields = _NOTHING if self._body is None else self._head.fields
+            fields = NOTHING if self._body is None else self._head.fields
             self._refuse([], Refusal("request_timeout", "The request did not arrive in time."), fields)
         else:
             self._close()
@@ -148,10 +98,6 @@ class Connection(asyncio.Protocol):
         """Close at once if nothing is asked, else with the answer."""
         if self._ended or not (self._held or self._arriving or self._body is not None):
             self._close()
-
-    def abort(self) -> None:
-        """End it, whatever is going on."""
-        self._transport.abort()
 
     # -- requests
 
@@ -162,7 +108,7 @@ class Connection(asyncio.Protocol):
             return False
         self.deadline = shared.idle_until
         try:
-            content = shared.verify_now(fields, data[-self._head.length :])
+            content = shared.verify_now(fields, b"", data[-self._head.length :])
         except Exception:
             # nothing was spent: it is asked once more, where all of that is told
             return False
@@ -170,7 +116,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _work(self, data: bytes) -> None:
-        """Answer what is whole in `data`, in one write, and keep the rest."""
+        # what is whole is answered in one write, and the rest kept
         self._expected = None
         out: list[bytes] = []
         at, size, turns = 0, len(data), AT_ONCE
@@ -192,7 +138,7 @@ class Connection(asyncio.Protocol):
                     else:
                         break
         except Refusal as refusal:
-            self._refuse(out, refusal, _NOTHING if self._body is None else self._head.fields)
+            self._refuse(out, refusal, NOTHING if self._body is None else self._head.fields)
         if self._ended:
             self._rest = b""
             return
@@ -224,7 +170,8 @@ class Connection(asyncio.Protocol):
             self._head = head = read_head(raw)
             self._raw = raw
             self._route = route = route_of(head.path)
-            plain = route is Route.VERIFY and head.method == "POST" and head.modern and head.keep
+            simple = head.method == "POST" and head.modern and head.keep and not head.query
+            plain = simple and route is Route.VERIFY
             self._plain = raw + b"\r\n" if plain and 0 < head.length <= BODY_LIMIT else None
         self._scanned, self._arriving = 0, False
         at = end + len(_END)
@@ -274,7 +221,7 @@ class Connection(asyncio.Protocol):
         fields = head.fields
         try:
             if self._route is Route.VERIFY and head.method == "POST":
-                content = endpoints.verify_now(fields, body)
+                content = endpoints.verify_now(fields, head.query, body)
                 if keep and head.modern and not self._shared.leaving:
                     out.append(self._shared.verdict(content, fields))
                     return
@@ -318,66 +265,19 @@ class Connection(asyncio.Protocol):
         if not keep:
             self._end(out, unread=self._unread or self._body is not None)
 
-    def _refuse(self, out: list[bytes], refusal: Refusal, fields: Fields = _NOTHING) -> None:
-        """Answer what is no request, or is not read, and end the connection."""
-        if not self._answered:
-            answer = self._endpoints.failed(refusal, fields)
-            out.append(written(answer, date=self._shared.date, connection=CLOSE, body=True))
-        self._end(out, unread=True)
-
-    def _write(self, out: list[bytes]) -> None:
-        if out:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-            out.clear()
+    def _refuse(self, out: list[bytes], refusal: Refusal, fields: Fields = NOTHING) -> None:
+        if self._answered:
+            self._end(out, unread=True)
+        else:
+            super()._refuse(out, refusal, fields)
 
     def _end(self, out: list[bytes], *, unread: bool) -> None:
-        """Send what there is to send, and nothing more.
+        self._body = None
+        super()._end(out, unread=unread)
 
-        A socket that is closed with bytes unread takes the answer back, so the client ends it.
-        """
-        self._ended = self._held = True
-        self._expected = None
-        self._body, self._rest = None, b""
-        self._write(out)
-        self._read(on=True)
-        shared = self._shared
-        # a client that wished for the end sends nothing more; over TLS there is no half of it
-        done = not unread and (self._tls or not shared.leaving)
-        if self._eof or done or shared.closing:
-            self._close()
-            return
-        bounds = shared.bounds
-        waiting = self._transport.get_write_buffer_size() > 0
-        self.deadline = shared.after(bounds.stall if waiting else bounds.linger)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def _close(self) -> None:
-        self._ended = self._held = True
-        self._expected = None
-        self.deadline = self._shared.after(self._shared.bounds.stall)
-        self._transport.close()
-
-    # -- turns
-
-    def _yield(self) -> None:
-        self._held = True
-        asyncio.get_running_loop().call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        """Look at what has arrived meanwhile, unless something else still holds it up."""
-        if self._ended or self._stalled or self._task is not None:
-            return
-        self._held = False
-        rest, self._rest = self._rest, b""
-        self._read(on=True)
-        if rest:
-            self._work(rest)
-        else:
-            self._settle()
+    # -- when all is looked at
 
     def _settle(self) -> None:
-        """Nothing can be done before more arrives."""
         if self._eof:
             self._leave_at_eof()
         elif not self._rest:
@@ -393,8 +293,3 @@ class Connection(asyncio.Protocol):
             self._refuse([], invalid_request("The request ends too early."))
         else:
             self._close()
-
-    def _read(self, *, on: bool) -> None:
-        if on is not self._reading:
-            self._reading = on
-            (self._transport.resume_reading if on else self._transport.pause_reading)()

@@ -17,6 +17,8 @@ from services.verifier.routes.hot import Endpoints
 
 BACKLOG = 2048
 HANDSHAKE_SECONDS = 10.0
+LAST_LOOK = 0.02
+"""Seconds between the last connection that is accepted and the first that is let go without a request."""
 
 
 class Listener:
@@ -68,6 +70,8 @@ class Listener:
         self._shared.closing = True
         for server in self._servers:
             server.close()
+        # what was sent before this moment is answered, read already or not
+        await asyncio.sleep(LAST_LOOK)
         for connection in list(self._shared.connections):
             connection.leave()
         with contextlib.suppress(TimeoutError):

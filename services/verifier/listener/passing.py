@@ -76,5 +76,10 @@ class _Answering:
         if any(mark in name + value for name, value in headers for mark in _BREAKS):
             raise ValueError("the application's answer would break out of a header")
         body = b"".join(self._parts)
-        told = [(name, value) for name, value in headers if name not in _FRAMING]
+        told = [(name, _offered(name, value)) for name, value in headers if name not in _FRAMING]
         return Answer(self._status, [*told, (b"content-length", b"%d" % len(body))], body)
+
+
+def _offered(name: bytes, value: bytes) -> bytes:
+    """A field's value; where GET is allowed, HEAD is."""
+    return value.replace(b"GET", b"GET, HEAD") if name == b"allow" and b"HEAD" not in value else value

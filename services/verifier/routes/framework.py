@@ -49,7 +49,9 @@ def framework(
         security=[],
     )
     async def verify(request: _Request) -> Response[VerdictBody]:
-        return _response(await endpoints.verify(_fields(request), await request.body()))
+        return _response(
+            await endpoints.verify(_fields(request), request.scope["query_string"], await request.body())
+        )
 
     @post(
         BATCH,
@@ -59,7 +61,9 @@ def framework(
         security=[],
     )
     async def verify_batch(request: _Request) -> Response[BatchBody]:
-        return _response(await endpoints.batch(_fields(request), await request.body()))
+        return _response(
+            await endpoints.batch(_fields(request), request.scope["query_string"], await request.body())
+        )
 
     @get(
         GATEWAY,

@@ -12,8 +12,10 @@ from enum import Enum
 
 import structlog
 from litestar.types import ASGIApp, Receive, Scope, Send
+from msgspec import Struct
 
-from keyledger.errors import Refusal, invalid_api_key, missing_api_key
+from keyledger.errors import Refusal
+from keyledger.server.bodies import decode_query, parse_query
 from keyledger.server.edge import BODY_LIMIT, read_body
 from keyledger.server.ids import request_ids
 from keyledger.server.problems import describe
@@ -27,6 +29,7 @@ from services.verifier.handlers.verify import Checks
 
 VERIFY, BATCH, GATEWAY = "/v1/verify", "/v1/verify/batch", "/v1/gateway"
 BATCH_LIMIT = 1024 * 1024
+CALLER_HEADER = "X-Verifier-Token"
 _log = structlog.get_logger("keyledger.http")
 
 Headers = Sequence[Header]
@@ -62,6 +65,10 @@ def limit_of(route: Route) -> int:
     return BATCH_LIMIT if route is Route.BATCH else BODY_LIMIT
 
 
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """An address that takes no parameters."""
+
+
 class Endpoints:
     """Whole answers, errors included. `token` is what callers must send as X-Verifier-Token, if anything."""
 
@@ -75,19 +82,21 @@ class Endpoints:
         """The caller's id for its request, or a new one."""
         return fields.request_id or next(self._ids)
 
-    async def verify(self, fields: Fields, body: bytes | None) -> Answer:
+    async def verify(self, fields: Fields, query: bytes, body: bytes | None) -> Answer:
         """`POST /v1/verify`; a body of None was too large."""
-        return await self._decided(fields, body, self._checks.verify)
+        return await self._decided(fields, query, body, self._checks.verify)
 
-    def verify_now(self, fields: Fields, body: bytes) -> bytes:
+    def verify_now(self, fields: Fields, query: bytes, body: bytes) -> bytes:
         """What is in the 200 of `verify`, without waiting; raises `Waits`, or what `failed` tells."""
         if self._token is not None:
             self._admit(fields)
+        if query:
+            decode_query(parse_query(query), NoQuery)
         return self._checks.verify_now(body, fields.content_type)
 
-    async def batch(self, fields: Fields, body: bytes | None) -> Answer:
+    async def batch(self, fields: Fields, query: bytes, body: bytes | None) -> Answer:
         """`POST /v1/verify/batch`."""
-        return await self._decided(fields, body, self._checks.batch)
+        return await self._decided(fields, query, body, self._checks.batch)
 
     async def gateway(self, fields: Fields, query: bytes) -> Answer:
         """`ANY /v1/gateway[/…]`; `query` is empty below it. Waits for what has to be proven or granted."""
@@ -135,12 +144,13 @@ class Endpoints:
         """A 200 with this JSON."""
         return _told(content, self.request_id(fields))
 
-    async def _decided(self, fields: Fields, body: bytes | None, decide: _Decide) -> Answer:
+    async def _decided(self, fields: Fields, query: bytes, body: bytes | None, decide: _Decide) -> Answer:
         request_id = self.request_id(fields)
         try:
             if body is None:
                 raise Refusal("payload_too_large", "The body is too large.")
             self._admit(fields)
+            decode_query(parse_query(query), NoQuery)
             content = await decide(body, fields.content_type)
         except Exception as error:
             answer = _failed(error, fields, request_id)
@@ -159,9 +169,9 @@ class Endpoints:
             return
         given = fields.first(b"x-verifier-token")
         if given is None:
-            raise missing_api_key()
+            raise Refusal("missing_api_key", "Callers of this verifier send its token.", field=CALLER_HEADER)
         if not hmac.compare_digest(given, self._token):
-            raise invalid_api_key()
+            raise Refusal("invalid_api_key", "That is not this verifier's token.", field=CALLER_HEADER)
 
 
 class Hot:
@@ -187,7 +197,7 @@ class Hot:
         else:
             body = await read_body(list(fields.pairs), receive, limit_of(route))
             decide = self._endpoints.batch if route is Route.BATCH else self._endpoints.verify
-            answer = await decide(fields, body)
+            answer = await decide(fields, scope["query_string"], body)
         body = b"" if scope["method"] == "HEAD" else answer.body
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})

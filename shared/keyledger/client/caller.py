@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx2
@@ -25,6 +25,7 @@ PAGE = 200
 _IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
 _PASSING = frozenset({429, 502, 503, 504})
 T = TypeVar("T")
+Body: TypeAlias = Mapping[str, Any] | msgspec.Struct
 
 
 class KeyledgerError(Exception):
@@ -83,7 +84,7 @@ class Caller:
         kind: type[T],
         *,
         query: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Body | None = None,
         idempotent: bool = False,
         if_match: str | None = None,
         extra_time: float = 0.0,
@@ -130,9 +131,7 @@ class Caller:
         except httpx2.HTTPError as error:
             return KeyledgerError(0, "unreachable", f"The service did not answer ({type(error).__name__}).")
 
-    def _headers(
-        self, body: Mapping[str, Any] | None, *, idempotent: bool, if_match: str | None
-    ) -> dict[str, str]:
+    def _headers(self, body: Body | None, *, idempotent: bool, if_match: str | None) -> dict[str, str]:
         headers: dict[str, str] = {"Accept": "application/json"}
         if self._credential is not None:
             name, secret = self._credential
@@ -153,10 +152,10 @@ def workspace_path(workspace_id: str, *rest: str) -> str:
     return "/v1/workspaces/" + "/".join(quote(part, safe="") for part in (workspace_id, *rest))
 
 
-def _content(body: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(
-        {name: value for name, value in body.items() if value is not UNSET}, enc_hook=_reveal
-    )
+def _content(body: Body) -> bytes:
+    if isinstance(body, Mapping):
+        body = {name: value for name, value in body.items() if value is not UNSET}
+    return msgspec.json.encode(body, enc_hook=_reveal)
 
 
 def _reveal(value: Any) -> str:

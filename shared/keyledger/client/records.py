@@ -99,9 +99,7 @@ class ForeignKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        for field in ("sha256", "plaintext"):
-            if isinstance(text := getattr(self, field), str):
-                msgspec.structs.force_setattr(self, field, Secret(text))
+        _keep_secret(self, "sha256", "plaintext")
 
 
 class ImportedKey(Struct, frozen=True, kw_only=True):
@@ -206,6 +204,25 @@ class UsageSeries(Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
 
 
+class Check(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a verifier is asked of one presented token, which is kept as `Secret`.
+
+    `min_position` of `epoch` is waited for; `max_staleness` is in seconds. A `cost` of 0 spends nothing.
+    """
+
+    key: str | Secret
+    scopes: tuple[str, ...] = ()
+    environment: str | None = None
+    ip: str | None = None
+    cost: int = 1
+    min_position: int | None = None
+    epoch: str | None = None
+    max_staleness: float | None = None
+
+    def __post_init__(self) -> None:
+        _keep_secret(self, "key")
+
+
 class LimitState(Struct, frozen=True):
     """The tightest limit of a check; `reset` is in unix seconds."""
 
@@ -229,3 +246,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     rate_limit: LimitState | None = None
     position: int | None = None
     age_ms: int | None = None
+
+
+def _keep_secret(record: Struct, *fields: str) -> None:
+    for field in fields:
+        if isinstance(text := getattr(record, field), str):
+            msgspec.structs.force_setattr(record, field, Secret(text))

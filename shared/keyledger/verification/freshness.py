@@ -20,9 +20,10 @@ def age_of(proven_at: float | None, held_at: float | None, held_seconds: float, 
     """Seconds since `proven_at`, or since it was last said that nothing can be committed."""
     if proven_at is None:
         return NEVER
-    if held_at is not None and now - proven_at <= held_seconds:
-        return max(0.0, now - max(proven_at, held_at))
-    return max(0.0, now - proven_at)
+    age = now - proven_at
+    if held_at is not None and age <= held_seconds:
+        age = now - max(proven_at, held_at)
+    return age if age > 0 else 0.0
 
 
 def _nobody() -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from keyledger.clock import Clock
 from keyledger.digest import Peppers, foreign
@@ -45,7 +45,11 @@ READY_WITHIN = 30.0
 READY_LOOK = 0.01
 """Seconds between two looks of whoever waits for the keys to be loaded."""
 KEPT_NEEDS = 4096
+KEPT_SCOPES = 16
+"""Needs with more scopes are not remembered."""
 T = TypeVar("T")
+# an enumeration's own attribute costs as much as a look-up
+_MALFORMED: Final = Unparsed.MALFORMED
 _NOT_YET = ("starting", "stale")
 _LOOK = Needs(cost=0)
 
@@ -212,14 +216,13 @@ class Judge:
         self, text: str, needs: Needs, *, max_staleness: float | None = None, patient: bool = False
     ) -> Verdict:
         """As `check`, for needs that are known to be well formed; to the patient it raises `Ungranted`."""
-        age = self.follower.age()
+        age, store = self.follower.age(), self.store
         if age > self.max_staleness or (max_staleness is not None and not age <= max_staleness):
             raise self._stale()
-        presented, store = self._format.parse(text), self.store
-        if presented is Unparsed.MALFORMED:
+        presented = self._format.parse(text)
+        if presented is _MALFORMED:
             return Verdict(MALFORMED, None, None, store.position, int(age * 1000))
         shown: str | bytes = text
-        record: KeyRecord | None = None
         if isinstance(presented, Token):
             record = store.get(presented.key_id)
         else:
@@ -230,7 +233,6 @@ class Judge:
         workspace = None if record is None else store.workspace(record.workspace_id)
         now = self._now()
         verdict = judge(
-            presented,
             shown,
             record,
             workspace,
@@ -273,8 +275,9 @@ class Judge:
             return
         if secret.on_first_use and uses is not None and _retires(record, secret, now):
             uses.first_use(record.key_id, secret.version, now=now)
-        pepper = self.follower.pepper
-        if self._proofs is not None and pepper not in secret.digests and self._peppers.holds_any((pepper,)):
+        if self._proofs is None or (pepper := self.follower.pepper) in secret.digests:
+            return
+        if self._peppers.holds_any((pepper,)):
             # the key moves to the active pepper
             self._proofs.later(text, (record.key_id, secret.version))
 
@@ -348,7 +351,9 @@ def needs_of(
     if isinstance(scopes, str):
         # its letters would pass for scopes
         raise invalid_request("Scopes are a list, not one text.", field="scopes")
-    needs = _needs(tuple(scopes), tuple(environments), cost)
+    asked = tuple(scopes)
+    told = _kept if len(asked) <= KEPT_SCOPES else _well_formed
+    needs = told(asked, tuple(environments), cost)
     if ip is None:
         return needs
     try:
@@ -357,9 +362,7 @@ def needs_of(
         raise invalid_request("Not an IP address.", field="ip") from None
 
 
-# what a caller asks for is written in its code: the same few again and again; True is no cost of 1
-@lru_cache(KEPT_NEEDS, typed=True)
-def _needs(scopes: tuple[str, ...], environments: tuple[str, ...], cost: int) -> Needs:
+def _well_formed(scopes: tuple[str, ...], environments: tuple[str, ...], cost: int) -> Needs:
     for scope in scopes:
         if SCOPE.fullmatch(scope) is None:
             raise invalid_request("A scope is * or [a-z0-9][a-z0-9:._-]{0,63}.", field="scopes")
@@ -369,3 +372,7 @@ def _needs(scopes: tuple[str, ...], environments: tuple[str, ...], cost: int) ->
     if type(cost) is not int or cost < 0:
         raise invalid_request("A cost is a whole number, not negative.", field="cost")
     return Needs(scopes, environments, None, cost)
+
+
+# what a caller asks for is written in its code: the same few again and again; True is no 1
+_kept = lru_cache(KEPT_NEEDS, typed=True)(_well_formed)

@@ -44,17 +44,14 @@ _Name: TypeAlias = "tuple[str, int, str, str | None]"
 """Key, minute, outcome, and the external id that the key had then."""
 
 
-class _Sum:
+class _Sum(msgspec.Struct, gc=False):
     """The uses of one key with one outcome in one minute."""
 
-    __slots__ = ("cost", "count", "environment", "last_at", "workspace_id")
-
-    def __init__(self, workspace_id: str, environment: str) -> None:
-        self.workspace_id = workspace_id
-        self.environment = environment
-        self.count = 0
-        self.cost = 0
-        self.last_at = 0
+    workspace_id: str
+    environment: str
+    count: int
+    cost: int
+    last_at: int
 
 
 class Uses:
@@ -87,7 +84,8 @@ class Uses:
             if len(self._sums) >= self._max_sums:
                 self._count_dropped(1)
                 return
-            entry = self._sums[name] = _Sum(record.workspace_id, record.environment)
+            self._sums[name] = _Sum(record.workspace_id, record.environment, 1, cost, now)
+            return
         entry.count += 1
         entry.cost += cost
         if now > entry.last_at:  # noqa: PLR1730 (this is the hot path: a call costs more)

@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from keyledger.digest import Peppers
 from keyledger.grants import is_quick
-from keyledger.token import Token, Unparsed
 from keyledger.verification.limits import (
     KEY_QUOTA,
     QUOTAS,
@@ -156,7 +155,6 @@ class Ungranted(Exception):
 
 
 def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three steps of it)
-    presented: Token | Unparsed,
     text: str | bytes,
     record: KeyRecord | None,
     workspace: WorkspaceRecord | None,
@@ -168,13 +166,11 @@ def judge(  # noqa: PLR0917 (this is the hot path: names cost as much as three s
     age_ms: int = 0,
     patient: bool = False,
 ) -> Verdict:
-    """Judge the presented `text`, the SHA-256 of a foreign one; `now` is wall time in µs.
+    """Judge a `text` that is not malformed, the SHA-256 of a foreign one; `now` is wall time in µs.
 
     Refuses with `cost_exceeds_limit` a cost that no cell could hold, after every other check has passed. To
     who is `patient` it raises `Ungranted` where only a grant is missing.
     """
-    if presented is Unparsed.MALFORMED:
-        return Verdict(MALFORMED, None, None, position, age_ms)
     proven = _proven(text, record, peppers)
     if proven is None or record is None or workspace is None or not known(record, workspace):
         return Verdict(NOT_FOUND, None, None, position, age_ms)

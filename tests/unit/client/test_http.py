@@ -10,10 +10,9 @@ import httpx2
 import pytest
 from msgspec import UNSET
 
-from keyledger.client.http import KeyledgerClient, KeyledgerError, Question, VerifierClient
+from keyledger.client.http import KeyledgerClient, KeyledgerError, VerifierClient
 from keyledger.client.records import ForeignKey
 from keyledger.events import RateLimit
-from keyledger.token import Secret
 
 TOKEN = "cvtk_live_management"
 WS, KEY = "ws_1", "key_1"
@@ -282,31 +281,11 @@ async def test_a_verifier_is_asked_once_for_what_it_may_have_spent() -> None:
     ) as client:
         verdict = await client.verify("cvtk_live_x", scopes=["a"], ip="192.0.2.1")
         assert (verdict.valid, verdict.code, verdict.scopes) == (True, "VALID", ("*",))
-        assert service.body == {"key": "cvtk_live_x", "scopes": ["a"], "ip": "192.0.2.1", "cost": 1}
+        assert service.body == {"key": "cvtk_live_x", "scopes": ["a"], "ip": "192.0.2.1"}
         assert service.last.headers["X-Verifier-Token"] == "vt"
         service.then_raise(httpx2.ReadTimeout)
         with pytest.raises(KeyledgerError, match="unreachable"):
             await client.verify("cvtk_live_x")
-
-
-async def test_many_questions_are_one_request_that_is_not_repeated() -> None:
-    told = [{"valid": True, "code": "VALID", "scopes": ["*"]}, {"valid": False, "code": "MALFORMED"}]
-    service = Service().then(200, {"verdicts": told})
-    async with VerifierClient("http://v.test", transport=httpx2.MockTransport(service.handle)) as client:
-        questions = [Question("cvtk_live_x", scopes=["a"], cost=2), Question(Secret("y"), min_position=7)]
-        verdicts = await client.verify_many(questions)
-        assert [(each.valid, each.code) for each in verdicts] == [(True, "VALID"), (False, "MALFORMED")]
-        assert service.last.url.path == "/v1/verify/batch"
-        assert service.body == {
-            "requests": [
-                {"key": "cvtk_live_x", "scopes": ["a"], "cost": 2},
-                {"key": "y", "min_position": 7, "cost": 1},
-            ]
-        }
-        assert "cvtk" not in repr(questions)
-        service.then_raise(httpx2.ReadTimeout)
-        with pytest.raises(KeyledgerError, match="unreachable"):
-            await client.verify_many(questions)
 
 
 async def test_the_key_is_never_shown(client: KeyledgerClient, service: Service) -> None:

@@ -87,6 +87,11 @@ def test_any_text_is_told_apart_without_an_error(text: str) -> None:
         assert outcome is Unparsed.MALFORMED
 
 
+@pytest.mark.parametrize("text", ["\ud800", "sk_\udfff", "cvtk_live_" + "\ud800" * 60, "cvtk_live_\ud800"])
+def test_half_of_a_surrogate_pair_is_in_no_token(text: str) -> None:
+    assert parse(text) is Unparsed.MALFORMED
+
+
 @calm
 @given(st.integers(0, 2**200), st.integers(0, 40))
 def test_base62_leads_back_to_the_number(value: int, length: int) -> None:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from keyledger.errors import Refusal
 from keyledger.events import RateLimit
-from keyledger.token import parse
 from keyledger.verification.explanation import CHECKS, Case, Explanation, chosen, explain
 from keyledger.verification.limits import FixedWindow, Limits
 from keyledger.verification.projection import KeyRecord, SecretRecord, WorkspaceRecord
@@ -82,7 +81,7 @@ def test_the_explanation_s_code_is_the_judge_s(
 
     def judged(asked: Needs) -> str:
         try:
-            verdict = judge(parse(text), text, key, workspace, asked, PEPPERS, limits, START)
+            verdict = judge(text, key, workspace, asked, PEPPERS, limits, START)
         except Refusal as refusal:
             return refusal.code
         return verdict.code
@@ -136,7 +135,7 @@ def test_what_comes_before_the_refusal_has_passed_and_what_follows_is_not_reache
 )
 def test_each_refusal_says_what_it_looked_at(changes: dict[str, Any], check: str, words: str) -> None:
     key, limits = replace(GOOD, **changes), FixedWindow()
-    judge(parse(token(1)), token(1), key, OPEN, ASKED, PEPPERS, limits, START)
+    judge(token(1), key, OPEN, ASKED, PEPPERS, limits, START)
     found = explained(key, limits=limits)
     assert found.refused_by == check
     refused = next(step for step in found.steps if step.outcome == "refused")

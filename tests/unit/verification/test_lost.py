@@ -15,7 +15,6 @@ from keyledger.events import (
     WorkspaceChanged,
     WorkspaceDeleted,
 )
-from keyledger.token import parse
 from keyledger.verification.limits import FixedWindow
 from keyledger.verification.lost import lost_of_key
 from keyledger.verification.projection import KEPT_SECRETS, KeyRecord
@@ -173,7 +172,7 @@ def code(store: MemoryStore) -> str:
     """What a holder of the key's first secret is told."""
     text, found, workspace = token(1), store.get(KEY), store.workspace(WORKSPACE)
     how: Any = {"peppers": PEPPERS, "limits": FixedWindow(), "now": START}
-    return judge(parse(text), text, found, workspace, Needs(), **how).code
+    return judge(text, found, workspace, Needs(), **how).code
 
 
 def test_the_keys_of_a_deleted_workspace_are_unknown_still_until_that_is_accepted() -> None:

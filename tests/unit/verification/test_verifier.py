@@ -126,11 +126,24 @@ async def test_a_position_that_does_not_come_is_refused() -> None:
         await world.verifier.reached(2, "7-0101010101010101")
 
 
+async def test_needs_that_were_well_formed_before_do_not_hide_those_that_are_not() -> None:
+    world = await world_with_key()
+    many = ["read"] * 100
+    for _ in range(2):
+        assert world.verifier.check(token(1), scopes=["read"], ip="192.0.2.1").valid
+        assert world.verifier.check(token(1), scopes=many).valid
+        assert not world.verifier.check(token(1), scopes=[*many, "write"]).valid
+        assert refused(world, scopes=["read"], cost=True) == "invalid_request"
+        assert refused(world, scopes=[*many, "X"]) == "invalid_request"
+        assert refused(world, scopes=["read"], ip="x") == "invalid_request"
+
+
 async def test_old_prefixes_stay_accepted_and_others_are_foreign() -> None:
     world = await world_with_key()
     assert world.verifier.check("oldp_live_tooshort").code == "MALFORMED"
     assert world.verifier.check("else_live_tooshort").code == "NOT_FOUND"
     assert world.verifier.check("x" * 513).code == "MALFORMED"
+    assert world.verifier.check(token(1)[:-1] + ("0" if token(1)[-1] != "0" else "1")).code == "MALFORMED"
 
 
 async def test_no_token_reaches_a_log(caplog: pytest.LogCaptureFixture) -> None:
