@@ -178,6 +178,30 @@ def _runs(pid: int) -> bool:
         return False
 
 
+async def test_nobody_is_let_in_who_would_wait_in_vain(keys: Keys, nats_url: str, tmp_path: Path) -> None:
+    async with two_workers(tmp_path, nats_url, keys[2], KEYLEDGER_DRAIN_SECONDS="0.1") as verifier:
+        port = httpx2.URL(verifier.url).port
+        # half of a request keeps one of them for a while after both have ceased to accept
+        _, slow = await asyncio.open_connection("127.0.0.1", port)
+        slow.write(b"GET /healthz HTTP/1.1\r\n")
+        await slow.drain()
+        assert (await verifier.get("/healthz")).status_code == 200
+        verifier.process.send_signal(signal.SIGTERM)
+
+        async def refused() -> bool:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return True
+            writer.close()
+            return False
+
+        await until(refused, within=3)
+        assert verifier.process.returncode is None, "it was still at work"
+        slow.close()
+        assert await asyncio.wait_for(verifier.process.wait(), 20) == 0
+
+
 async def test_any_worker_tells_what_all_of_them_counted(keys: Keys, nats_url: str, tmp_path: Path) -> None:
     async with two_workers(tmp_path, nats_url, keys[2]) as verifier:
 
