@@ -140,11 +140,12 @@ async def look_after(settings: Settings, sockets: Sequence[socket.socket]) -> in
     _log.info("looking after workers", count=settings.workers)
     await stops.first.wait()
     _log.info("stopping")
+    for one in sockets:
+        # the workers have them too; once they accept no more, nobody must be let in to wait in vain
+        one.close()
     await _end(serving, settings.drain_seconds + STOP_WITHIN, stops.second)
     watching.cancel()
     await _end([projector], STOP_WITHIN, stops.second)
-    for one in sockets:
-        one.close()
     os.close(ours)
     os.close(lifeline)
     os.close(counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from typing import Any, cast
 
 from keyledger.errors import Refusal, unavailable
@@ -35,13 +36,13 @@ class Channel(asyncio.Protocol, Watched):
         self._eof = False
         self._ended = False
 
+    @abstractmethod
     def _work(self, data: bytes) -> None:
         """Look at what has arrived."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _settle(self) -> None:
         """Nothing can be done before more arrives."""
-        raise NotImplementedError
 
     # -- the transport's calls
 

@@ -227,8 +227,10 @@ class Judge:
             record = store.get(presented.key_id)
         else:
             shown, record = self._imported(text)
-            if record is None and not self._undecided(presented, text, None):
+            if record is None:
                 # it is found by its digest or not at all: there is no secret to compare
+                if self._undecided(presented, text, None):
+                    raise Unproven(text)
                 return Verdict(NOT_FOUND, None, None, store.position, int(age * 1000))
         workspace = None if record is None else store.workspace(record.workspace_id)
         now = self._now()
