@@ -12,6 +12,7 @@ import pytest
 from tests.support import servers as sources
 from tests.support import servers_fresh as fresh
 from tests.support.servers import Servers
+from tests.support.system import System, running, temporary_home
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +33,14 @@ async def nats_url() -> AsyncIterator[str]:
 async def servers(postgres_server: str, nats_url: str) -> Servers:
     """Both servers of this session."""
     return Servers(postgres=postgres_server, nats=nats_url)
+
+
+@pytest.fixture(scope="session")
+async def system() -> AsyncIterator[System]:
+    """The system as `make up` starts it, for all tests that leave it whole, each in workspaces of its own."""
+    with temporary_home() as home:
+        async with running(home) as system:
+            yield system
 
 
 @pytest.fixture

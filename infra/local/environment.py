@@ -1,4 +1,4 @@
-"""Makes `.venv` from the hashed requirements: `python3 infra/local/environment.py run|dev`.
+"""Makes `.venv` from the hashed requirements, and the dashboard's files: `environment.py run|dev`.
 
 It runs before anything is installed, as a file and not as a module, so it imports the standard library alone.
 A stamp in the environment says what it was made from; only a change of that makes it anew. Interrupted work
@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+ASSETS = "services/dashboard/assets/build.py"
 PROJECTS = ("shared/pyproject.toml", "pyproject.toml")
 SECONDS = 1800
 
@@ -34,11 +35,11 @@ def main(kind: str) -> None:
     folder = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        if _is_made("dev") or _is_made(kind):
-            return
-        if (VENV / "made-for-dev").exists():
-            kind = "dev"
-        _make(kind)
+        if not (_is_made("dev") or _is_made(kind)):
+            _make("dev" if (VENV / "made-for-dev").exists() else kind)
+        # it looks for itself whether anything has changed
+        if not _run([str(PYTHON), ASSETS]):
+            raise EnvironmentFailed("the dashboard's files could not be built")
     except EnvironmentFailed as error:
         sys.exit(f"keyledger: {error}")
     finally:

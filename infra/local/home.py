@@ -17,7 +17,7 @@ from pathlib import Path
 from infra.local.errors import LocalRunError
 
 FIRST_PEPPER = "p1"
-OWN_NAMES = frozenset({"peppers", "secrets", "seal.secret", "audit.key", "lost+found"})
+OWN_NAMES = frozenset({"peppers", "secrets", "seal.secret", "dashboard.secret", "audit.key", "lost+found"})
 """What an operator, or a file system, may have put into a new home."""
 
 
@@ -42,6 +42,8 @@ class Home:
         """What callers beyond loopback send the verifier."""
         self.audit_key = root / "audit.key"
         """What signs exported heads of the log: the seed of an Ed25519 key."""
+        self.dashboard_secret = root / "dashboard.secret"
+        """What seals the keys that sign sessions, and makes one-time sign-in links."""
         self.bootstrap = root / "bootstrap.json"
 
     @classmethod
@@ -82,7 +84,7 @@ class Home:
             folder.mkdir(exist_ok=True, mode=0o700)
         if not any(self.peppers.glob("*.pepper")):
             write_private(self.peppers / f"{FIRST_PEPPER}.pepper", secrets.token_hex(32) + "\n")
-        for secret in (self.seal_secret, self.verifier_token, self.audit_key):
+        for secret in (self.seal_secret, self.verifier_token, self.audit_key, self.dashboard_secret):
             if not secret.exists():
                 write_private(secret, secrets.token_hex(32) + "\n")
 

@@ -24,7 +24,7 @@ from infra.local.home import Home
 from infra.local.probe import postgres_ready
 
 SUPERUSER = "keyledger"
-ROLES = ("keyledger_keys", "keyledger_usage")
+ROLES = ("keyledger_keys", "keyledger_usage", "keyledger_dashboard")
 INITDB_SECONDS = 60.0
 SETTINGS = {
     "fsync": "on",

@@ -14,8 +14,15 @@ MODULES = {
     "keys": "services.keys",
     "verifier": "services.verifier",
     "usage": "services.usage",
+    "dashboard": "services.dashboard",
     "contacts": "examples.contacts",
 }
+OPENID = (
+    "KEYLEDGER_OIDC_ISSUER",
+    "KEYLEDGER_OIDC_CLIENT_ID",
+    "KEYLEDGER_OIDC_CLIENT_SECRET_FILE",
+    "KEYLEDGER_OIDC_HOSTED_DOMAIN",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ ServiceSpecs = Callable[[Settings, Home, Servers], Sequence[ChildSpec]]
 def service_specs(settings: Settings, home: Home, servers: Servers) -> list[ChildSpec]:
     """The services, in the order in which they start."""
     keys_url = settings.url("keys")
+    # the dashboard's key set is read where it listens, whatever address people use
+    key_set = f"{settings.url('dashboard')}/.well-known/jwks.json"
     # on loopback whoever can ask the verifier is on this machine already
     token = {} if settings.is_loopback else {"KEYLEDGER_VERIFIER_TOKEN_FILE": str(home.verifier_token)}
     return [
@@ -39,6 +48,8 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             "KEYLEDGER_POSTGRES": servers.postgres["keys"],
             "KEYLEDGER_PEPPERS": str(home.peppers),
             "KEYLEDGER_SEAL_SECRET_FILE": str(home.seal_secret),
+            "KEYLEDGER_JWT_ISSUER": settings.public_url,
+            "KEYLEDGER_JWKS_URL": key_set,
         }, passed_on=("KEYLEDGER_TOKEN_PREFIX",)),
         _spec(settings, servers, "verifier", {
             "KEYLEDGER_PEPPERS": str(home.peppers),
@@ -57,6 +68,15 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             "KEYLEDGER_KEYS_URL": keys_url,
             "KEYLEDGER_SERVICE_KEY_FILE": str(home.secrets / "usage"),
         }),
+        _spec(settings, servers, "dashboard", {
+            "KEYLEDGER_HOST": settings.dashboard_host,
+            "KEYLEDGER_POSTGRES": servers.postgres["dashboard"],
+            "KEYLEDGER_SEAL_SECRET_FILE": str(home.dashboard_secret),
+            "KEYLEDGER_PUBLIC_URL": settings.public_url,
+            "KEYLEDGER_KEYS_URL": keys_url,
+            "KEYLEDGER_USAGE_URL": settings.url("usage"),
+            "KEYLEDGER_VERIFIER_URL": settings.url("verifier"),
+        }, passed_on=OPENID),
         _spec(settings, servers, "contacts", {"KEYLEDGER_VERIFIER_URL": settings.url("verifier"), **token}),
     ]  # fmt: skip
 
@@ -79,5 +99,9 @@ def _spec(
         argv=[sys.executable, "-P", "-m", MODULES[name]],
         env={**env, **own},
         port=settings.port(name),
-        host=settings.reachable_host.strip("[]"),
+        host=(
+            settings.dashboard_host
+            if name == "dashboard" and settings.dashboard_host != settings.host
+            else settings.reachable_host
+        ).strip("[]"),
     )

@@ -25,6 +25,8 @@ PORT_OFFSETS = {
 _PASSED_ON = (
     *("PATH", "HOME", "LANG", "TZ"),
     *("KEYLEDGER_LOG_LEVEL", "KEYLEDGER_TOKEN_PREFIX", "KEYLEDGER_WORKERS"),
+    *("KEYLEDGER_OIDC_ISSUER", "KEYLEDGER_OIDC_CLIENT_ID"),
+    *("KEYLEDGER_OIDC_CLIENT_SECRET_FILE", "KEYLEDGER_OIDC_HOSTED_DOMAIN"),
 )
 
 
@@ -35,6 +37,7 @@ class Settings:
     host: str
     port_base: int
     home: Path
+    given_public_url: str | None
     postgres: str | None = field(repr=False)
     nats: str | None = field(repr=False)
     passed_on: Mapping[str, str]
@@ -69,8 +72,25 @@ class Settings:
         except ValueError:
             return False
 
+    @property
+    def has_provider(self) -> bool:
+        """Whether people sign in with an OpenID provider; else by a link, and only on this machine."""
+        return "KEYLEDGER_OIDC_ISSUER" in self.passed_on
+
+    @property
+    def dashboard_host(self) -> str:
+        """Where the dashboard listens: beyond loopback only when there is a provider to sign in with."""
+        return self.host if self.has_provider or self.is_loopback else self.loopback
+
+    @property
+    def public_url(self) -> str:
+        """The address of the dashboard that a browser shows."""
+        return self.given_public_url or self.url("dashboard")
+
     def url(self, name: str) -> str:
         """The base URL of a service, as a caller on this machine writes it."""
+        if name == "dashboard" and self.dashboard_host != self.host:
+            return f"http://{self.dashboard_host}:{self.port(name)}"
         return f"http://{self.reachable_host}:{self.port(name)}"
 
 
@@ -81,6 +101,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         host=environ.get("KEYLEDGER_HOST") or DEFAULT_HOST,
         port_base=_port_base(environ.get("KEYLEDGER_PORT_BASE") or str(DEFAULT_PORT_BASE)),
         home=Path(home).expanduser().absolute(),
+        given_public_url=(environ.get("KEYLEDGER_PUBLIC_URL") or "").rstrip("/") or None,
         postgres=environ.get("KEYLEDGER_POSTGRES") or None,
         nats=environ.get("KEYLEDGER_NATS") or None,
         passed_on={name: environ[name] for name in _PASSED_ON if environ.get(name)},

@@ -22,12 +22,13 @@ from infra.local.errors import LocalRunError
 from infra.local.home import Home
 from infra.local.house import House
 from infra.local.leftovers import end_left_over
-from infra.local.postgres import Postgres, embedded_postgres
+from infra.local.postgres import ROLES, Postgres, embedded_postgres
 from infra.local.probe import require_free_ports
 from infra.local.services import Servers, ServiceSpecs, service_specs
 from infra.local.settings import Settings
 from infra.local.welcome import welcome
 
+WITH_DATABASE: tuple[str, ...] = ("keys", "usage", "dashboard")
 SERVERS_STOP_LAST = ("nats", "postgres")
 PREDECESSOR_SECONDS = 4.0
 PROVISION_SECONDS = 60.0
@@ -47,6 +48,10 @@ class Provision(Protocol):
 
         A service's key that was revoked is made anew only if `renew`.
         """
+        ...
+
+    def sign_in_link(self, public_url: str, secret_file: Path) -> str:
+        """A link that signs this machine's user in to the dashboard, once, within five minutes."""
         ...
 
 
@@ -107,12 +112,16 @@ class _Run:
         loading = asyncio.create_task(asyncio.to_thread(self.load_provision))
         try:
             postgres, bus = await self._servers()
-            servers = await self._provision(await loading, postgres, bus)
+            provision = await loading
+            servers = await self._provision(provision, postgres, bus)
         finally:
             loading.cancel()
         children = [await self.house.start(spec) for spec in self.specs(self.settings, self.home, servers)]
         await self.house.ready(children)
-        self.console.show(welcome(self.settings, self.home))
+        link = None
+        if not self.settings.has_provider:
+            link = provision.sign_in_link(self.settings.public_url, self.home.dashboard_secret)
+        self.console.show(welcome(self.settings, self.home, link))
         await self.house.bound_logs()
 
     def _ports(self) -> Iterator[tuple[str, str, int]]:
@@ -120,7 +129,7 @@ class _Run:
             yield "postgres", self.settings.loopback, self.settings.port("postgres")
         if self.settings.nats is None:
             yield "nats", self.settings.loopback, self.settings.port("nats")
-        nothing: Mapping[str, str] = dict.fromkeys(("keys", "verifier", "usage"), "")
+        nothing: Mapping[str, str] = dict.fromkeys(("keys", "verifier", "usage", "dashboard"), "")
         for spec in self.specs(self.settings, self.home, Servers(postgres=nothing, nats=nothing)):
             yield spec.name, self.settings.host, spec.port
 
@@ -144,11 +153,11 @@ class _Run:
         """Bring the database up to date, and say how each service reaches its servers."""
         if postgres is None:
             admin, passwords = self.settings.postgres or "", None
-            dsns = {"keys": admin, "usage": admin}
+            dsns = dict.fromkeys(WITH_DATABASE, admin)
         else:
             admin = postgres.dsn()
-            passwords = {role: postgres.passwords[role] for role in ("keyledger_keys", "keyledger_usage")}
-            dsns = {"keys": postgres.dsn("keyledger_keys"), "usage": postgres.dsn("keyledger_usage")}
+            passwords = {role: postgres.passwords[role] for role in ROLES}
+            dsns = {name: postgres.dsn(f"keyledger_{name}") for name in WITH_DATABASE}
         self.console.waiting("preparing the database")
         began = time.monotonic()
         try:

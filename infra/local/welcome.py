@@ -10,13 +10,14 @@ from infra.local.settings import Settings
 _TEMPLATE = """
 Keyledger is running. Ctrl-C stops it; your data stays in {home}
 
+  dashboard      {dashboard}
   key service    {keys}
   verifier       {verifier}
   usage service  {usage}
   contacts API   {contacts}   (an example, protected by the verifier)
   management key in {bootstrap}
   logs           {logs}
-
+{sign_in}
 Try it, in another terminal (bash):
 
   JSON='Content-Type: application/json'
@@ -46,12 +47,21 @@ Try it, in another terminal (bash):
 """
 
 
-def welcome(settings: Settings, home: Home) -> str:
-    """The text, with this run's addresses and paths."""
+_SIGN_IN = """
+Open the dashboard (this link works once, for five minutes; `keyledger login` prints another):
+
+  {link}
+"""
+
+
+def welcome(settings: Settings, home: Home, link: str | None) -> str:
+    """The text, with this run's addresses and paths, and the link that signs in if there is one."""
     header = f' -H "X-Verifier-Token: $(cat {shlex.quote(str(home.verifier_token))})"'
     return _TEMPLATE.format(
         token="" if settings.is_loopback else header,
         home=home.root,
+        sign_in="" if link is None else _SIGN_IN.format(link=link),
+        dashboard=settings.public_url,
         keys=settings.url("keys"),
         verifier=settings.url("verifier"),
         usage=settings.url("usage"),

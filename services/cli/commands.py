@@ -7,7 +7,19 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError
 
-from services.cli import audit, database, doctor, epoch, explain, pepper, project, running, usage, what_if
+from services.cli import (
+    audit,
+    database,
+    doctor,
+    epoch,
+    explain,
+    login,
+    pepper,
+    project,
+    running,
+    usage,
+    what_if,
+)
 
 app = App(
     name="keyledger",
@@ -18,6 +30,7 @@ app.command(running.up)
 app.command(running.serve)
 app.command(database.migrate)
 app.command(database.bootstrap)
+app.command(login.login)
 app.command(doctor.doctor)
 app.command(explain.explain)
 app.command(usage.app)

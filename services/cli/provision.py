@@ -1,18 +1,24 @@
-"""Preparing a database for all services: every service's schema, then the system workspace."""
+"""Preparing a local run: every service's schema, the system workspace, and the way into the dashboard."""
 
 from __future__ import annotations
 
+import secrets as random
 from collections.abc import Mapping
 from pathlib import Path
 
 import services
 from infra.local.errors import LocalRunError
+from keyledger.clock import SECOND, SystemClock
 from keyledger.server import postgres
+from keyledger.server.settings import SettingsError, read_secret
+from keyledger.token import Secret
+from services.dashboard.domain import login_link
 from services.keys import provision
 
 #: Each service keeps its schema beside the code that owns it.
 FOLDERS = [
-    Path(services.__file__).parent / service / "adapters" / "migrations" for service in ("keys", "usage")
+    Path(services.__file__).parent / service / "adapters" / "migrations"
+    for service in ("keys", "usage", "dashboard")
 ]
 
 
@@ -44,3 +50,14 @@ async def bootstrap(
         )
     except (provision.AlreadyBootstrapped, provision.ServiceKeyRevoked) as refused:
         raise LocalRunError(str(refused)) from None
+
+
+def sign_in_link(public_url: str, secret_file: Path) -> str:
+    """A link that signs this machine's user in to the dashboard, once, within five minutes."""
+    try:
+        secret = Secret(read_secret(secret_file))
+    except SettingsError as error:
+        raise LocalRunError(str(error)) from None
+    now = SystemClock().now() // SECOND
+    token = login_link.make(secret, random_hex=random.token_hex(16), now_seconds=now)
+    return f"{public_url}{login_link.PATH}?token={token.reveal()}"

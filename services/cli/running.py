@@ -34,7 +34,7 @@ def up(*, renew_service_keys: bool = False) -> int:
     return 0
 
 
-def serve(service: Literal["keys", "verifier", "usage", "contacts"], /) -> int:
+def serve(service: Literal["keys", "verifier", "usage", "dashboard", "contacts"], /) -> int:
     """Run one service in this process, configured by the environment alone.
 
     Parameters

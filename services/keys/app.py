@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from keyledger.errors import Refusal
 from keyledger.server.edge import Edge
 from keyledger.server.health import Readiness, health_routes
 from keyledger.server.ids import new_id
+from keyledger.server.jwt import HttpPublishedKeys, KeyRing, SessionTokens
 from keyledger.server.log_stream import KEY_LOG, USE_LOG, StreamLimits
 from keyledger.server.openapi import openapi_config
 from keyledger.server.postgres import AWAY, Pool, close_pool, open_pool
@@ -37,6 +38,7 @@ from services.keys.adapters.followers import PostgresFollowers
 from services.keys.adapters.housekeeping import Housekeeping
 from services.keys.adapters.imports import PostgresImports
 from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.memberships import PostgresMemberships
 from services.keys.adapters.oldest_transaction import OldestTransaction
 from services.keys.adapters.snapshot import PostgresSnapshots
 from services.keys.adapters.states import PostgresStates
@@ -50,6 +52,7 @@ from services.keys.handlers.keys import Keys
 from services.keys.handlers.peppers import PepperRotation
 from services.keys.handlers.proofs import Proofs
 from services.keys.handlers.receipts import Receipts
+from services.keys.handlers.sessions import Sessions
 from services.keys.handlers.time_travel import TimeTravel
 from services.keys.handlers.workspaces import Workspaces
 from services.keys.handlers.writing import Writer
@@ -57,9 +60,11 @@ from services.keys.routes import shapes
 from services.keys.routes.asking import Asking
 from services.keys.routes.cursors import Cursors
 from services.keys.routes.epochs import epoch_routes
+from services.keys.routes.history import history_routes
 from services.keys.routes.imports import body_limit, import_routes
 from services.keys.routes.internal import internal_routes
 from services.keys.routes.keys import key_routes
+from services.keys.routes.members import member_routes
 from services.keys.routes.peppers import pepper_routes
 from services.keys.routes.workspaces import workspace_routes
 from services.keys.settings import Settings
@@ -119,7 +124,10 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     ticker = Ticker(bus, lambda: consumer.head(HeadQuestion("", "")))
 
     eraser = Eraser(pool, bus, clock, forget=[writer.forget, source.forget])
-    asking, cursors = Asking(Credentials(secrets.proofs, clock, epochs), sealer), Cursors(sealer)
+    memberships = PostgresMemberships(pool)
+    sessions = Sessions(_tokens(settings, stack, clock), memberships, clock)
+    asking = Asking(Credentials(secrets.proofs, clock, epochs), sessions, sealer)
+    cursors, workspaces = Cursors(sealer), Workspaces(writer, on_deleted=eraser.kick)
     keys = Keys(writer, peppers, prover, settings.prefix)
     history = History(states, sealer)
     time_travel = TimeTravel(states, history, clock)
@@ -137,7 +145,9 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     app = Litestar(
         [
             *key_routes(asking, keys, states, time_travel, cursors, receipts, clock),
-            *workspace_routes(asking, Workspaces(writer, on_deleted=eraser.kick), states, history, cursors),
+            *workspace_routes(asking, workspaces, states, memberships, cursors),
+            *member_routes(asking, workspaces, sessions, states, cursors),
+            *history_routes(asking, states, history, cursors),
             *import_routes(asking, secrets.importer, secrets.proofs, states, settings.prefixes),
             *pepper_routes(asking, rotation),
             *internal_routes(
@@ -148,27 +158,36 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
         ],
         exception_handlers=exception_handlers,
         openapi_config=openapi_config(
-            "Keyledger: key service", "Workspaces, keys, and everything that ever happened to them."
+            "Keyledger: key service",
+            "Workspaces, their members and keys, and everything that ever happened to them.",
+            users=True,
         ),
         logging_config=None,
     )
 
-    stop = asyncio.Event()
     await rotation.start(secrets.watch)
     await consumer.start()
-    running = [
-        asyncio.create_task(work, name=name)
-        for name, work in (
-            ("relay", relay.run(stop)),
-            ("use-relay", use_relay.run(stop)),
-            ("ticker", ticker.run(stop)),
-            ("housekeeping", housekeeping.run(stop)),
-            ("oldest-transaction", oldest.run(stop)),
-            ("receipts", receipts.run(stop)),
-            ("peppers", rotation.run(stop, secrets.watch)),
-            ("eraser", eraser.run(stop)),
-        )
-    ]
+    stop = asyncio.Event()
+    _run(
+        stack,
+        stop,
+        {
+            "relay": relay.run(stop),
+            "use-relay": use_relay.run(stop),
+            "ticker": ticker.run(stop),
+            "housekeeping": housekeeping.run(stop),
+            "oldest-transaction": oldest.run(stop),
+            "receipts": receipts.run(stop),
+            "peppers": rotation.run(stop, secrets.watch),
+            "eraser": eraser.run(stop),
+        },
+    )
+    return Edge(app, limit_of=body_limit)
+
+
+def _run(stack: AsyncExitStack, stop: asyncio.Event, works: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Let these work until the stack is closed, which waits three seconds for them."""
+    running = [asyncio.create_task(work, name=name) for name, work in works.items()]
 
     async def finish() -> None:
         stop.set()
@@ -178,7 +197,15 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
         await asyncio.gather(*running, return_exceptions=True)
 
     stack.push_async_callback(finish)
-    return Edge(app, limit_of=body_limit)
+
+
+def _tokens(settings: Settings, stack: AsyncExitStack, clock: Clock) -> SessionTokens | None:
+    """The reader of session tokens, None when no issuer is configured: then there are no users."""
+    if not settings.jwt_issuer:
+        return None
+    published = HttpPublishedKeys(settings.jwks_url)
+    stack.push_async_callback(published.close)
+    return SessionTokens(settings.jwt_issuer, KeyRing(published, clock), clock)
 
 
 class _Secrets(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
 
@@ -11,8 +10,6 @@ from msgspec import Struct
 
 from keyledger.events import Epoch, LostDenial, Recorded
 from keyledger.wire import UseBatch
-from services.keys.domain.chain import ChainEnd, EpochBegun
-from services.keys.domain.fold import StateRow, StreamRow
 
 Kind: TypeAlias = Literal["key", "workspace", "peppers"]
 
@@ -178,6 +175,12 @@ class States(Protocol):
         """Events of a workspace, or of one of its streams, oldest first."""
         ...
 
+    async def events_before(
+        self, workspace_id: str, stream_id: str | None, *, before: int | None, limit: int
+    ) -> tuple[Sequence[Recorded], HeadNow]:
+        """Events of a workspace, or of one of its streams, before a position, newest first."""
+        ...
+
     async def events_behind(
         self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
     ) -> Sequence[Recorded]:
@@ -313,81 +316,29 @@ class UseLog(Protocol):
         ...
 
 
-class StreamFound(Struct, frozen=True):
-    """Everything the database holds of one stream, read in one snapshot.
+class Standing(Struct, frozen=True):
+    """A user's role in a workspace, None for no member, and whether the session was ended."""
 
-    `data_key` is its workspace's, wrapped; `deleted`: the log says that the workspace was deleted.
+    role: str | None
+    ended: bool
+
+
+class Memberships(Protocol):
+    """Reads of the primary, each of them one snapshot, and the ends of sessions.
+
+    A member whose removal, or lesser role, a restore of the log has lost is none until that is accepted.
     """
 
-    stream_id: str
-    events: tuple[Recorded, ...]
-    row: StreamRow | None
-    stored: StateRow | None
-    data_key: bytes | None
-    deleted: bool
-
-    @property
-    def workspace_id(self) -> str:
-        """Whose stream it is, as its first event says, or whatever else is there."""
-        if self.events:
-            return self.events[0].workspace_id
-        return next((row.workspace_id for row in (self.row, self.stored) if row is not None), "")
-
-
-class LogReader(Protocol):
-    """The whole log for whoever checks it or rebuilds from it; every answer is one snapshot."""
-
-    async def epochs(self) -> Sequence[EpochBegun]:
-        """Every epoch there ever was."""
+    async def standing(self, user_id: str, workspace_id: str, session_id: str) -> Standing:
+        """The user's role in this workspace, and whether this session was ended."""
         ...
 
-    async def events(self, after: int, limit: int) -> Sequence[Recorded]:
-        """Events after a position, in order of position; `previous_hash` is left empty."""
+    async def workspaces_of(
+        self, user_id: str, *, before: int | None, limit: int
+    ) -> tuple[Sequence[tuple[Stored, str]], HeadNow]:
+        """The user's workspaces that were created before that position, newest first, with their role."""
         ...
 
-    async def ends(self) -> tuple[ChainEnd, int]:
-        """What the head says, and the last position that an event has (0 without any)."""
-        ...
-
-    async def streams(self, after: str, limit: int) -> tuple[Sequence[StreamFound], str | None]:
-        """At most so many streams behind this id, in order, and the id to go on behind, if any."""
-        ...
-
-    async def these(self, stream_ids: Sequence[str]) -> Sequence[StreamFound]:
-        """These streams, as far as anything is there of them."""
-        ...
-
-    async def touched(self, after: int, until: int) -> Sequence[str]:
-        """The streams that have events after the one position, up to the other."""
-        ...
-
-
-class StateShadow(Protocol):
-    """A second table of states, filled beside the one in use."""
-
-    async def put(self, states: Sequence[tuple[str, StateRow]]) -> None:
-        """Write these states, each in place of what stands there of its stream."""
-        ...
-
-    async def forget(self, stream_ids: Sequence[str], workspace_ids: Sequence[str]) -> None:
-        """Remove these streams, and all streams of these workspaces."""
-        ...
-
-    async def differing(self, limit: int) -> Sequence[str]:
-        """At most so many streams of which the two tables do not say the same."""
-        ...
-
-    async def adopt_settled(self, stream_ids: Sequence[str]) -> int:
-        """Bring these rows over where the shadow is as far as the stream, which is locked meanwhile.
-
-        Answers how many rows of the table in use have changed.
-        """
-        ...
-
-    def head_locked(self) -> AbstractAsyncContextManager[int]:
-        """A transaction in which nothing can be appended; the head's position."""
-        ...
-
-    async def adopt(self, stream_ids: Sequence[str]) -> int:
-        """Bring these rows over, inside `head_locked`; answers how many have changed."""
+    async def end(self, session_id: str, *, until: int) -> None:
+        """Refuse this session from now on; it may be forgotten after `until` (µs)."""
         ...

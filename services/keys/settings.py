@@ -25,6 +25,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     old_prefixes: tuple[str, ...]
     longest_transaction: float
     log_level: str
+    jwt_issuer: str
+    """The dashboard's public address, as its tokens name it; empty: no user's token is accepted."""
+    jwks_url: str
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -39,6 +42,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     """The settings in this environment; `SettingsError` lists all that is missing or wrong."""
     reader = Reader(environment)
     old = reader.text("KEYLEDGER_TOKEN_PREFIXES_OLD", "")
+    issuer = reader.url("KEYLEDGER_JWT_ISSUER", "")
     settings = Settings(
         host=reader.text("KEYLEDGER_HOST", "127.0.0.1"),
         port=reader.integer("KEYLEDGER_PORT", 8401, least=1),
@@ -52,6 +56,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         # looked at every two seconds, so that the alarm is up before half a minute has passed
         longest_transaction=reader.number("KEYLEDGER_LONGEST_TRANSACTION", 25),
         log_level=reader.text("KEYLEDGER_LOG_LEVEL", "INFO"),
+        jwt_issuer=issuer,
+        jwks_url=reader.url("KEYLEDGER_JWKS_URL", issuer and f"{issuer}/.well-known/jwks.json"),
     )
     reader.finish()
     for prefix in (settings.prefix, *settings.old_prefixes):

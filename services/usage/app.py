@@ -98,7 +98,9 @@ def assemble(open_parts: OpenParts, registry: CollectorRegistry) -> Litestar:
         lifespan=[running],
         dependencies={"usage": Provide(_usage, sync_to_thread=False)},
         exception_handlers=exception_handlers,
-        openapi_config=openapi_config("Keyledger usage", "How often keys were used, by time and by outcome."),
+        openapi_config=openapi_config(
+            "Keyledger usage", "How often keys were used, by time and by outcome.", users=True
+        ),
         logging_config=None,
     )
     return app

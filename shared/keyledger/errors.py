@@ -39,6 +39,11 @@ def invalid_api_key() -> Refusal:
     return Refusal("invalid_api_key", "The API key is not valid.")
 
 
+def invalid_session() -> Refusal:
+    """A session token was presented and is not good, or its session is over; silent about why."""
+    return Refusal("invalid_api_key", "The session token is not valid.")
+
+
 def insufficient_permissions(message: str, *, field: str | None = None) -> Refusal:
     """The credential is good, and does not cover what was asked."""
     return Refusal("insufficient_permissions", message, field=field)

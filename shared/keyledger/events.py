@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
+from keyledger.event_reader import Reader, Unknown, Upcast
 
 Environment: TypeAlias = Literal["live", "test"]
 OnOutage: TypeAlias = Literal["static", "closed", "open"]
@@ -179,6 +181,26 @@ class WorkspaceDeleted(Struct, frozen=True, omit_defaults=True):
     """The workspace and all its keys are gone: its data key is destroyed, and no later event of it counts."""
 
 
+class MemberAdded(Struct, frozen=True):
+    """A user (`user_…`) may act in the workspace from here on; a role that is not known grants nothing."""
+
+    user: str
+    role: str
+
+
+class MemberChanged(Struct, frozen=True):
+    """A member has another role from here on."""
+
+    user: str
+    role: str
+
+
+class MemberRemoved(Struct, frozen=True):
+    """A user is no member of the workspace any more, or has left it."""
+
+    user: str
+
+
 class PepperActivated(Struct, frozen=True, omit_defaults=True):
     """New digests are made under this pepper from here on: every live verifier holds it."""
 
@@ -195,8 +217,9 @@ class LostDenial(Struct, frozen=True, omit_defaults=True):
     """What an older telling of the log refused and the restored one does not know to refuse.
 
     A key, one secret of it (`secret` is the version of the event that made it), or, without `key_id`, all
-    keys of a workspace. `what` is a word of `LOST`; one that is not known here refuses all the same. `since`
-    (µs) is the moment from which an expired key or a retired secret is refused.
+    keys of a workspace; or a member of one, whose user id stands for the key's then. `what` is a word of
+    `LOST`; one that is not known here refuses all the same. `since` (µs) is the moment from which an expired
+    key or a retired secret is refused.
     """
 
     workspace_id: str
@@ -206,7 +229,9 @@ class LostDenial(Struct, frozen=True, omit_defaults=True):
     since: int | None = None
 
 
-LOST = ("revoked", "disabled", "retired", "expired", "unreadable", "suspended", "deleted")
+LOST = (
+    "revoked", "disabled", "retired", "expired", "unreadable", "suspended", "deleted", "removed", "demoted",
+)  # fmt: skip
 
 
 class EpochStarted(Struct, frozen=True, omit_defaults=True):
@@ -235,9 +260,10 @@ KeyEvent: TypeAlias = (
     KeyCreated | KeyImported | KeyChanged | KeyRotated | KeyRevoked | SecretDigested | SecretRetired
 )
 WorkspaceEvent: TypeAlias = WorkspaceCreated | WorkspaceChanged | WorkspaceDeleted
+MemberEvent: TypeAlias = MemberAdded | MemberChanged | MemberRemoved
 PepperEvent: TypeAlias = PepperActivated | PepperRetired
 EpochEvent: TypeAlias = EpochStarted | EpochAccepted
-Event: TypeAlias = KeyEvent | WorkspaceEvent | PepperEvent | EpochEvent
+Event: TypeAlias = KeyEvent | WorkspaceEvent | MemberEvent | PepperEvent | EpochEvent
 
 #: tag → (type, the schema version written today)
 TAGS: Mapping[str, tuple[type[Any], int]] = {
@@ -251,12 +277,14 @@ TAGS: Mapping[str, tuple[type[Any], int]] = {
     "workspace_created": (WorkspaceCreated, 1),
     "workspace_changed": (WorkspaceChanged, 1),
     "workspace_deleted": (WorkspaceDeleted, 1),
+    "member_added": (MemberAdded, 1),
+    "member_changed": (MemberChanged, 1),
+    "member_removed": (MemberRemoved, 1),
     "pepper_activated": (PepperActivated, 1),
     "pepper_retired": (PepperRetired, 1),
     "epoch_started": (EpochStarted, 1),
     "epoch_accepted": (EpochAccepted, 1),
 }
-Upcast: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 #: (tag, an older schema version) → what turns its raw JSON object into the next version's. `private` is text
 #: in it while it is sealed and an object once it is open; both must pass.
 UPCASTS: Mapping[tuple[str, int], Upcast] = {}
@@ -268,14 +296,6 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 def private_place(stream_id: str, version: int, tag: str) -> bytes:
     """Where a private part stands: sealed for this place, it opens nowhere else."""
     return f"{stream_id}\n{version}\n{tag}".encode()
-
-
-class Unknown(Struct, frozen=True):
-    """An event this code cannot read: its key fails closed, all others go on."""
-
-    type: str
-    schema_version: int
-    why: str
 
 
 def tag_of(event: Event) -> str:
@@ -291,47 +311,6 @@ def schema_version_of(event: Event) -> int:
 def encode(event: Event) -> bytes:
     """The event's data, deterministic JSON, without its tag (which the envelope carries)."""
     return _ENCODER.encode(event)
-
-
-class Reader:
-    """Reads events of any version ever written: an older one is brought up to today's step by step."""
-
-    def __init__(
-        self, tags: Mapping[str, tuple[type[Any], int]], upcasts: Mapping[tuple[str, int], Upcast]
-    ) -> None:
-        """`ValueError` unless every older version has its step."""
-        older = {(tag, version) for tag, (_, last) in tags.items() for version in range(1, last)}
-        if set(upcasts) != older:
-            raise ValueError(f"upcasts missing or in excess: {sorted(older ^ set(upcasts))}")
-        self._today = {tag: version for tag, (_, version) in tags.items()}
-        self._decoders = {tag: msgspec.json.Decoder(kind) for tag, (kind, _) in tags.items()}
-        self._upcasts = upcasts
-
-    def decode(self, tag: str, schema_version: int, data: bytes) -> Any:
-        """The event, or `Unknown`; never raises for content."""
-        decoder = self._decoders.get(tag)
-        if decoder is None:
-            return Unknown(tag, schema_version, "unknown tag")
-        if schema_version > self._today[tag]:
-            return Unknown(tag, schema_version, "a version from the future")
-        if schema_version < 1:
-            return Unknown(tag, schema_version, "a version that never was")
-        try:
-            if schema_version < self._today[tag]:
-                data = self._upcast(tag, schema_version, data)
-            return decoder.decode(data)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            # ValueError is UnicodeDecodeError, which is not among msgspec's own
-            return Unknown(tag, schema_version, f"cannot be decoded: {error}")
-
-    def _upcast(self, tag: str, schema_version: int, data: bytes) -> bytes:
-        raw = msgspec.json.decode(data, type=dict[str, Any])
-        for version in range(schema_version, self._today[tag]):
-            try:
-                raw = self._upcasts[tag, version](raw)
-            except (LookupError, TypeError, AttributeError) as error:
-                raise ValueError(f"not what version {version} was: {type(error).__name__}") from None
-        return msgspec.json.encode(raw)
 
 
 _READER = Reader(TAGS, UPCASTS)

@@ -119,7 +119,11 @@ async def test_what_is_appended_is_at_the_head(place: Place, ws: str, key: str) 
     assert (head.position, head.at, head.epoch) == (appended.position, appended.at, appended.epoch)
     stored, _ = await place.states.get(key)
     assert stored is not None
-    assert (stored.version, stored.position, stored.created_position) == (2, head.position, head.position)
+    assert (stored.version, stored.position, stored.created_position) == (
+        2,
+        head.position,
+        before.position + 1,
+    )
     assert msgspec.json.decode(stored.body) == {"name": "k", "environment": "live"}
 
 

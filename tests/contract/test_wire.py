@@ -12,7 +12,8 @@ import pytest
 
 from keyledger import events, wire
 from keyledger.digest import Peppers
-from keyledger.events import GENESIS, Event, Unknown, chain_hash
+from keyledger.event_reader import Unknown
+from keyledger.events import GENESIS, Event, chain_hash
 from keyledger.server.seal import Sealer, open_text, seal_text
 from keyledger.token import Token, Unparsed, hint, mint, parse
 from tests.contract.wire_examples import CHAIN, EPOCH_LINE, EVENTS, GOLDEN, STRUCTS, golden

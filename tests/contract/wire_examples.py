@@ -21,6 +21,9 @@ from keyledger.events import (
     KeyText,
     KeyTextChange,
     LostDenial,
+    MemberAdded,
+    MemberChanged,
+    MemberRemoved,
     NewSecret,
     PepperActivated,
     PepperRetired,
@@ -53,6 +56,7 @@ AT = 1_767_323_045_000_001
 SEALED = bytes(range(240, 256)) + bytes(range(13))
 DIGEST, OTHER_DIGEST = bytes(range(32)), bytes(range(100, 132))
 WS, KEY, CALLER = "ws_02rQMCKvbyFMiM9Avxqbys", "key_02rQMCL0IBdTyeqzsvaJwW", "key_02rQMCL5MVbezDKUfuc0yn"
+USER = "user_02rQMCL9zYQhJZqS0dNfGp"
 ONE, TWO = (
     NewSecret("cvtk_live_…Ab9z", {"p1": DIGEST}),
     NewSecret("cvtk_test_…0000", {"p2": OTHER_DIGEST, "p1": DIGEST}),
@@ -144,6 +148,12 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
     },
     ("secret_digested", 1): {"whole": SecretDigested(3, {"p2": OTHER_DIGEST, "p1": DIGEST})},
     ("secret_retired", 1): {"whole": SecretRetired(2**40)},
+    ("member_added", 1): {
+        "whole": MemberAdded(USER, "owner"),
+        "a role from the future": MemberAdded(USER, "auditor"),
+    },
+    ("member_changed", 1): {"whole": MemberChanged(USER, "viewer")},
+    ("member_removed", 1): {"whole": MemberRemoved(USER)},
     ("pepper_activated", 1): {"whole": PepperActivated("p10")},
     ("pepper_retired", 1): {"whole": PepperRetired("p1")},
     ("workspace_deleted", 1): {"whole": WorkspaceDeleted()},

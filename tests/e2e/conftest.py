@@ -1,4 +1,4 @@
-"""One running system for all end-to-end tests that leave it whole, and the gateways before it."""
+"""The gateways before the running system."""
 
 from collections.abc import AsyncIterator
 
@@ -6,15 +6,7 @@ import pytest
 
 from tests.support import gateways
 from tests.support.gateway_scene import TOKEN, Gateway, Surroundings, surroundings
-from tests.support.system import System, running, temporary_home
-
-
-@pytest.fixture(scope="session")
-async def system() -> AsyncIterator[System]:
-    """The system as `make up` starts it. Tests share it, each in workspaces of its own."""
-    with temporary_home() as home:
-        async with running(home) as system:
-            yield system
+from tests.support.system import System
 
 
 @pytest.fixture(scope="package")

@@ -31,16 +31,16 @@ async def test_the_services_connect_as_neither_owner_nor_superuser(system: Syste
     )
     owned = await admin.fetchval(
         "SELECT count(*) FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner "
-        "WHERE r.rolname IN ('keyledger_keys', 'keyledger_usage')"
+        "WHERE r.rolname IN ('keyledger_keys', 'keyledger_usage', 'keyledger_dashboard')"
     )
     await admin.close()
-    assert {row["rolname"] for row in rows} == {"keyledger_keys", "keyledger_usage"}
+    assert {row["rolname"] for row in rows} == {"keyledger_keys", "keyledger_usage", "keyledger_dashboard"}
     for row in rows:
         assert not (row["rolsuper"] or row["rolbypassrls"] or row["rolcreaterole"] or row["rolcreatedb"])
     assert owned == 0
 
 
-@pytest.mark.parametrize("role", ["keyledger_keys", "keyledger_usage"])
+@pytest.mark.parametrize("role", ["keyledger_keys", "keyledger_usage", "keyledger_dashboard"])
 async def test_the_services_have_no_insert_on_the_log(system: System, role: str) -> None:
     connection = await connect(system, role)
     for statement in (

@@ -52,6 +52,10 @@ class StandInProvision:
         (secrets / "verifier").write_text("k")
         return ("the system workspace",)
 
+    def sign_in_link(self, public_url: str, secret_file: Path) -> str:
+        assert secret_file.exists()
+        return f"{public_url}/sign-in/link?token=t"
+
 
 def stand_ins(settings: Settings, home: Home, servers: Servers) -> Sequence[ChildSpec]:
     """The real services' names, ports and environments, with another program."""

@@ -159,6 +159,32 @@ async def test_what_was_done_to_a_state_is_named(scene: Scene, change: str, name
     assert f"DIFFERENCE at state of {scene.key_id}, {named}" in (await scene.run("audit", "verify")).failed()
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE ledger.membership SET role = 'owner'", '"role":"viewer"'),
+        ("UPDATE ledger.membership SET since = since - 1", "found {{"),
+        ("DELETE FROM ledger.membership", "found nothing"),
+        (
+            "INSERT INTO ledger.membership VALUES ('{ws}', 'user_x', 'owner', 1, 'key_1', 2)",
+            "member user_x of {ws}: expected nothing",
+        ),
+        (
+            "UPDATE ledger.state SET body = jsonb_set(body, '{{members,{user},role}}', '\"owner\"')",
+            'members.{user}.role: expected "viewer", found "owner"',
+        ),
+    ],
+)
+async def test_what_was_done_to_a_member_is_named(scene: Scene, change: str, named: str) -> None:
+    ws, user = await scene.house.workspace(), "user_" + "1" * 22
+    await scene.house.admin.ok("PUT", f"/v1/workspaces/{ws}/members/{user}", {"role": "viewer"})
+    (await scene.run("audit", "verify")).good()
+    await scene.tamper(change.format(ws=ws, user=user))
+    said = (await scene.run("audit", "verify")).failed()
+    assert "DIFFERENCE at" in said
+    assert named.format(ws=ws, user=user) in said
+
+
 async def test_a_lost_and_an_invented_state_are_named(scene: Scene) -> None:
     invented = "key_" + "z" * 22
     await scene.tamper(

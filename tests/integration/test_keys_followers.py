@@ -275,6 +275,8 @@ async def test_health_readiness_and_metrics_need_no_credential(here: House, keys
 async def test_the_documentation_covers_every_route_and_fetches_nothing(here: House) -> None:
     schema = (await here.nobody("GET", "/docs/openapi.json")).json()
     assert schema["openapi"].startswith("3.1")
+    assert set(schema["components"]["securitySchemes"]) == {"ApiKey", "SessionToken"}
+    assert schema["security"] == [{"ApiKey": []}, {"SessionToken": []}]
     calls = {
         f"{method.upper()} {path}": operation
         for path, item in schema["paths"].items()
@@ -296,6 +298,11 @@ async def test_the_documentation_covers_every_route_and_fetches_nothing(here: Ho
         f"GET {one}/events",
         f"DELETE {ws}",
         f"POST {ws}/keys/import",
+        f"GET {ws}/members",
+        f"GET {ws}/members/{{user}}",
+        f"PUT {ws}/members/{{user}}",
+        f"DELETE {ws}/members/{{user}}",
+        "POST /v1/session/end",
         "POST /v1/prove",
         "GET /v1/peppers",
         "POST /v1/peppers/{pepper}/retire",
@@ -313,7 +320,8 @@ async def test_the_documentation_covers_every_route_and_fetches_nothing(here: Ho
     for call, operation in calls.items():
         parameters = {(parameter["in"], parameter["name"]) for parameter in operation.get("parameters", [])}
         assert {name for place, name in parameters if place == "path"} == set(re.findall(r"{(\w+)}", call))
-        assert ("requestBody" in operation) == call.startswith(("POST", "PATCH")), call
+        takes_body = call.startswith(("POST", "PATCH", "PUT")) and call != "POST /v1/session/end"
+        assert ("requestBody" in operation) == takes_body, call
         if "requestBody" in operation:
             shape = operation["requestBody"]["content"]["application/json"]["schema"]
             assert shape["properties"], call

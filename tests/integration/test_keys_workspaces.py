@@ -193,7 +193,8 @@ async def test_what_happened_in_a_workspace_is_told_oldest_first(here: House) ->
         ("workspace_created", 1), ("key_created", 1), ("workspace_changed", 2), ("key_revoked", 2),
     ]  # fmt: skip
     assert answer.headers["x-keyledger-position"] == str(events[-1]["position"])
-    assert set(events[0]) == {"position", "version", "type", "at", "actor", "request_id", "data"}
+    assert set(events[0]) == {"position", "version", "type", "at", "actor", "request_id", "data", "stream"}
+    assert [event["stream"] for event in events] == [ws, made["id"], ws, made["id"]]
     assert events[0]["data"]["name"] == "Old"
     assert events[1]["data"]["metadata"] == {"a": "b"}
     assert events[1]["data"]["secret"] == {"hint": made["secrets"][0]["hint"]}

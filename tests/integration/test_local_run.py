@@ -27,7 +27,7 @@ from tests.support.processes import Process
 from tests.support.waiting import until
 
 STAND_IN = Path(__file__).with_name("local_standin.py")
-SERVICES = ("keys", "verifier", "usage", "contacts")
+SERVICES = ("keys", "verifier", "usage", "dashboard", "contacts")
 
 
 @dataclass(frozen=True, slots=True)

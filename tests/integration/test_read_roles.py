@@ -29,6 +29,7 @@ READABLE = {
     "ledger.event": "SELECT workspace_id FROM ledger.event",
     "ledger.stream": "SELECT workspace_id FROM ledger.stream",
     "ledger.use_record": "SELECT workspace_id FROM ledger.use_record",
+    "ledger.membership": "SELECT workspace_id FROM ledger.membership",
     "ledger.keys_of_workspace": "SELECT workspace_id FROM ledger.keys_of_workspace()",
     "usage.use_minute": "SELECT workspace_id FROM usage.use_minute",
     "usage.use_hour": "SELECT workspace_id FROM usage.use_hour",
@@ -52,6 +53,12 @@ async def filled(postgres_server: str) -> AsyncIterator[str]:
                 await log.append(command(workspace=workspace, body=BODY))
             await PostgresUseLog(pool).record(UseBatch("boot", 0, tuple(uses)), now=1)
         await pool.close()
+        admin = await asyncpg.connect(dsn, timeout=5)
+        await admin.execute(
+            "INSERT INTO ledger.membership SELECT ws, 'user_1', 'owner', 1, '', 2 FROM unnest($1::text[]) ws",
+            [ONE, OTHER],
+        )
+        await admin.close()
         pool = await open_pool(as_role(dsn, "keyledger_usage"), name="test")
         epoch = Epoch(1, b"line-one")
         await PostgresUsage(pool).begin(epoch, 0)
@@ -105,6 +112,7 @@ async def test_a_reader_sees_no_digest_no_proof_and_nothing_sealed(filled: str) 
             "SELECT * FROM ledger.workspace_key",
             "SELECT * FROM ledger.idempotency",
             "SELECT * FROM ledger.log_head",
+            "SELECT * FROM ledger.ended_session",
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await reader.fetch(statement)
@@ -120,7 +128,7 @@ async def test_an_operator_sees_every_workspace_and_no_wrapped_key(filled: str) 
                 assert await rows(operator, statement) == [ONE, OTHER], name
         assert await rows(operator, "SELECT workspace_id FROM ledger.state") == [ONE, OTHER]
         assert await operator.fetchval("SELECT position FROM ledger.log_head") == 2
-        for table in ("workspace_key", "idempotency"):
+        for table in ("workspace_key", "idempotency", "ended_session"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await operator.fetch(f"SELECT * FROM ledger.{table}")
 
@@ -187,7 +195,10 @@ async def test_no_role_at_all_changes_the_past(filled: str, statement: str) -> N
     admin = await asyncpg.connect(filled, timeout=5)
     try:
         before = await admin.fetch("SELECT * FROM ledger.event ORDER BY position")
-        for role in ("keyledger_keys", "keyledger_usage", "keyledger_reader", "keyledger_operator"):
+        for role in (
+            *("keyledger_keys", "keyledger_usage", "keyledger_dashboard"),
+            *("keyledger_reader", "keyledger_operator"),
+        ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 async with admin.transaction():
                     await admin.execute(f"SET LOCAL ROLE {role}")

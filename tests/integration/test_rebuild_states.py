@@ -147,6 +147,38 @@ async def test_where_everything_is_wrong_rows_are_brought_over_in_batches_while_
     assert {key["status"] for key in listed["keys"]} == {"active"}
 
 
+async def test_members_are_mended_in_the_state_and_in_the_table_beside_it(
+    found: House, tmp_path: Path
+) -> None:
+    dsn = found.admin_dsn
+    users = ["user_" + digit * 22 for digit in "12345"]
+    spoilt, untouched = await found.workspace(), await found.workspace()
+    for ws in (spoilt, untouched):
+        for user in users:
+            await found.admin.ok("PUT", f"/v1/workspaces/{ws}/members/{user}", {"role": "member"})
+    before = {ws: await found.admin.ok("GET", f"/v1/workspaces/{ws}/members") for ws in (spoilt, untouched)}
+    async with superuser(dsn) as admin:
+        rows = await admin.fetch("SELECT * FROM ledger.membership ORDER BY 1, 2")
+    await tamper(dsn, "UPDATE ledger.membership SET role = 'owner' WHERE user_id = $1", users[0])
+    await tamper(dsn, "DELETE FROM ledger.membership WHERE user_id = $1", users[1])
+    await tamper(
+        dsn,
+        "INSERT INTO ledger.membership SELECT workspace_id, 'user_9', 'owner', 1, 'key_1', 2"
+        " FROM ledger.membership WHERE user_id = $1",
+        users[2],
+    )
+    state = "UPDATE ledger.state SET body = body #- $2::text[] WHERE stream_id = $1"
+    await tamper(dsn, state, spoilt, ["members", users[3]])
+
+    (await rebuilt(found, tmp_path)).good()
+
+    await verified(found, tmp_path)
+    async with superuser(dsn) as admin:
+        assert await admin.fetch("SELECT * FROM ledger.membership ORDER BY 1, 2") == rows
+    for ws, members in before.items():
+        assert await found.admin.ok("GET", f"/v1/workspaces/{ws}/members") == members
+
+
 async def test_a_deleted_workspace_does_not_come_back(found: House, tmp_path: Path) -> None:
     ws = await found.workspace("gone")
     gone = await found.key(ws)

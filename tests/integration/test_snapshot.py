@@ -87,7 +87,7 @@ async def anything(here: House, dice: random.Random, places: list[str], made: li
     """One write of any kind. What is refused (a revoked key, a deleted workspace) is one, too."""
     ws = dice.choice(places)
     at = Keys(ws)
-    kind = dice.randrange(9)
+    kind = dice.randrange(10)
     if kind < 2 or not made:
         answer = await here.admin(
             "POST", at.all, {"name": "Ünï", "environment": "live", "metadata": {"a": "b"}}
@@ -117,6 +117,10 @@ async def anything(here: House, dice: random.Random, places: list[str], made: li
         await here.admin("POST", f"{one}/revoke", {"reason": "r"})
     elif kind == 7:
         await here.admin("PATCH", at.workspace, {"suspended": dice.random() < 0.5, "name": "n"})
+    elif kind == 8:
+        member = f"{at.workspace}/members/user_{dice.randrange(3):022}"
+        await here.admin("PUT", member, {"role": dice.choice(["owner", "viewer"])})
+        await here.admin("DELETE", member)
     elif len(places) > 2:
         places.remove(ws) if ws in places else None
         await here.admin("DELETE", Keys(ws).workspace)

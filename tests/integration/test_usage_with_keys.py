@@ -3,7 +3,7 @@
 import json
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +18,14 @@ import pytest
 
 from keyledger.client.http import KeyledgerClient, KeyledgerError
 from keyledger.clock import SystemClock
+from keyledger.server.ids import new_id
 from keyledger.server.postgres import migrate
 from keyledger.verification.ports import USES_SUBJECT
 from keyledger.wire import Use, UseBatch
 from services.keys import provision
 from services.usage.domain.period import MINUTE
 from tests.support.asgi_server import free_port
+from tests.support.issuing import Issuer, issuing
 from tests.support.processes import Process
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -54,7 +56,15 @@ class House:
 
 
 @pytest.fixture
-async def house(database: str, servers: Servers, clean_streams: None, tmp_path: Path) -> AsyncIterator[House]:
+async def issuer() -> AsyncIterator[Issuer]:
+    async with issuing() as found:
+        yield found
+
+
+@pytest.fixture
+async def house(
+    database: str, servers: Servers, clean_streams: None, tmp_path: Path, issuer: Issuer
+) -> AsyncIterator[House]:
     folders = [ROOT / service / "adapters" / "migrations" for service in ("keys", "usage")]
     await migrate(
         database, folders, role_passwords=dict.fromkeys(("keyledger_keys", "keyledger_usage"), PASSWORD)
@@ -74,6 +84,7 @@ async def house(database: str, servers: Servers, clean_streams: None, tmp_path: 
             "KEYLEDGER_SERVICE_KEY_FILE": str(tmp_path / "secrets" / "usage"),
         },
     }
+    own["keys"]["KEYLEDGER_JWT_ISSUER"] = issuer.url
     with ExitStack() as stack:
         for service, port in ports.items():
             env = {
@@ -125,6 +136,51 @@ async def test_what_a_verifier_reports_is_read_back_once(house: House) -> None:
     assert (nothing.series, nothing.last_used_at) == ([], None)
     last = await house.admin.usage.last_used(workspace.id, [key.id, unused.id])
     assert last == {key.id: used.last_used_at, unused.id: None}
+
+
+async def refusal(calling: Awaitable[Any]) -> tuple[int, str]:
+    with pytest.raises(KeyledgerError) as caught:
+        await calling
+    return caught.value.status, caught.value.code
+
+
+async def test_a_user_reads_the_usage_of_their_workspace_until_the_moment_they_may_not(
+    house: House, issuer: Issuer
+) -> None:
+    """Nothing that the key service allows a user is remembered, whoever asked a moment ago."""
+    ada, bob = new_id("user"), new_id("user")
+    everyone = KeyledgerClient(house.keys_url, usage_url=house.usage_url)
+    workspace = await everyone.acting_for(issuer.token(ada)).workspaces.create("Acme")
+    other = await everyone.acting_for(issuer.token(bob)).workspaces.create("Other")
+    owner = everyone.acting_for(issuer.token(ada, workspace.id))
+    await owner.members.put(workspace.id, bob, "viewer")
+    session = new_id("ses")
+    viewer = everyone.acting_for(issuer.token(bob, workspace.id, sid=session))
+    key = await owner.keys.create(workspace.id, name="k", environment="live")
+    for reader in (owner, viewer):
+        assert (await reader.usage.series(workspace.id)).totals.count == 0
+        assert (await reader.usage.series(workspace.id, key.id)).last_used_at is None
+        assert await reader.usage.last_used(workspace.id, [key.id]) == {key.id: None}
+        assert (await reader.usage.rate_limit(workspace.id)).limit is None
+        assert await refusal(reader.usage.series(other.id)) == (404, "not_found")
+    stranger = everyone.acting_for(issuer.token(bob, other.id))
+    assert await refusal(stranger.usage.series(workspace.id)) == (404, "not_found")
+    assert await refusal(stranger.usage.series(other.id, key.id)) == (404, "not_found")
+    expired = everyone.acting_for(issuer.token(ada, workspace.id, iat=1, exp=2))
+    assert await refusal(expired.usage.series(workspace.id)) == (401, "invalid_api_key")
+
+    assert await viewer.end_session() == session
+    for call in (viewer.usage.series(workspace.id), viewer.keys.page(workspace.id)):
+        assert await refusal(call) == (401, "invalid_api_key")
+    again = everyone.acting_for(issuer.token(bob, workspace.id))
+    await again.usage.series(workspace.id)
+    await owner.members.remove(workspace.id, bob)
+    assert await refusal(again.usage.series(workspace.id)) == (404, "not_found")
+    both = [("X-API-Key", house.key), ("Authorization", f"Bearer {issuer.token(ada, workspace.id)}")]
+    async with httpx2.AsyncClient() as http:
+        answer = await http.get(f"{house.usage_url}/v1/workspaces/{workspace.id}/usage", headers=both)
+    assert (answer.status_code, answer.json()["field"]) == (400, "Authorization")
+    await everyone.close()
 
 
 async def test_the_counters_of_a_deleted_workspace_are_erased(house: House, database: str) -> None:

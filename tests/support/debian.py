@@ -15,8 +15,11 @@ class ProgramMissingError(Exception):
     """A program that is not installed here, and why."""
 
 
-def from_debian(name: str, package: str) -> str:
-    """Where the program is, once it is installed; only root installs it, else `ProgramMissingError`."""
+def from_debian(name: str, package: str, *, within: float = INSTALLING) -> str:
+    """Where the program is, once it is installed; only root installs it, else `ProgramMissingError`.
+
+    `within` is how many seconds each step may take.
+    """
     path = os.pathsep.join((os.environ["PATH"], _SBIN))
     if (found := shutil.which(name, path=path)) is not None:
         return found
@@ -32,7 +35,7 @@ def from_debian(name: str, package: str) -> str:
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            timeout=INSTALLING,
+            timeout=within,
             check=True,
         )
     found = shutil.which(name, path=path)

@@ -71,14 +71,15 @@ class Home:
         """What the bootstrap wrote."""
         return json.loads(self.out.read_text())
 
-    def settings(self, postgres: str, nats: str) -> Settings:
-        """The service's settings with this home."""
+    def settings(self, postgres: str, nats: str, issuer: str = "") -> Settings:
+        """The service's settings with this home; users' tokens are this issuer's."""
         return read_settings(
             {
                 "KEYLEDGER_POSTGRES": postgres,
                 "KEYLEDGER_NATS": nats,
                 "KEYLEDGER_PEPPERS": str(self.peppers),
                 "KEYLEDGER_SEAL_SECRET_FILE": str(self.seal),
+                "KEYLEDGER_JWT_ISSUER": issuer,
             }
         )
 
@@ -167,9 +168,11 @@ class House:
 
 
 @asynccontextmanager
-async def running(home: Home, admin_dsn: str, postgres: str, nats: str) -> AsyncGenerator[House]:
+async def running(
+    home: Home, admin_dsn: str, postgres: str, nats: str, issuer: str = ""
+) -> AsyncGenerator[House]:
     """The service over a database that was bootstrapped into this home."""
-    async with app.running(home.settings(postgres, nats)) as edge:
+    async with app.running(home.settings(postgres, nats, issuer)) as edge:
         served: Any = edge
         transport = httpx2.ASGITransport(served)
         async with httpx2.AsyncClient(transport=transport, base_url="http://keys.test") as http:
@@ -177,13 +180,13 @@ async def running(home: Home, admin_dsn: str, postgres: str, nats: str) -> Async
 
 
 @asynccontextmanager
-async def house(servers: Servers, folder: Path) -> AsyncGenerator[House]:
-    """A service on a database of its own, from nothing to running."""
+async def house(servers: Servers, folder: Path, issuer: str = "") -> AsyncGenerator[House]:
+    """A service on a database of its own, from nothing to running; users' tokens are this issuer's."""
     async with fresh.database(servers.postgres) as admin_dsn, fresh.streams(servers.nats):
         dsn = await migrated(admin_dsn)
         home = Home.new(folder)
         assert await home.bootstrap(dsn)
-        async with running(home, admin_dsn, dsn, servers.nats) as found:
+        async with running(home, admin_dsn, dsn, servers.nats, issuer) as found:
             yield found
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from keyledger.errors import not_found
+from keyledger.errors import conflict, not_found
 from keyledger.events import GENESIS, Epoch, Recorded, chain_hash
 from keyledger.wire import UseBatch
+from services.keys.domain.roles import MAX_WORKSPACES
 from services.keys.ports import (
     AlreadyAnswered,
     AnswerInProgress,
@@ -19,13 +20,14 @@ from services.keys.ports import (
     HeadNow,
     KeptAnswer,
     KeyFilter,
+    Standing,
     Stored,
     VersionConflict,
 )
 
 
 class MemoryKeys:
-    """Implements `EventLog`, `States` and `UseLog`. Each call is one step: nothing comes between."""
+    """`EventLog`, `States`, `Memberships` and `UseLog`. Each call is one step: nothing comes between."""
 
     def __init__(self) -> None:
         self.epoch = Epoch(1, secrets.token_bytes(8))
@@ -38,6 +40,7 @@ class MemoryKeys:
         self._answering: set[bytes] = set()
         self._deleted: set[str] = set()
         self._next_seq: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
 
     # --- EventLog ---
 
@@ -63,6 +66,8 @@ class MemoryKeys:
             raise VersionConflict
         if command.events and command.workspace_id in self._deleted:
             raise not_found()
+        if self._makes_too_many(command):
+            raise conflict(f"A user makes at most {MAX_WORKSPACES} workspaces.")
         at = max(command.now, self._head().at)
         for event in command.events:
             version += 1
@@ -79,6 +84,21 @@ class MemoryKeys:
         if any(event.type == "workspace_deleted" for event in command.events):
             self._forget(command.workspace_id)
         return Appended(version, position, at, self.epoch)
+
+    def _makes_too_many(self, command: Command) -> bool:
+        made = {
+            user
+            for user, member in _members(command.body).items()
+            if command.expected_version == 0 and member["added_by"] == user
+        }
+        return any(
+            len([each for each in self._own(user) if each["added_by"] == user]) >= MAX_WORKSPACES
+            for user in made
+        )
+
+    def _own(self, user_id: str) -> list[Any]:
+        bodies = [stored.body for kind, stored in self._states.values() if kind == "workspace"]
+        return [members[user_id] for body in bodies if user_id in (members := _members(body))]
 
     def _forget(self, workspace_id: str) -> None:
         self._deleted.add(workspace_id)
@@ -104,7 +124,7 @@ class MemoryKeys:
             part[last] = at
         position = len(self.log)
         known = self._states.get(command.stream_id)
-        created = position if known is None else known[1].created_position
+        created = position - len(command.events) + 1 if known is None else known[1].created_position
         stored = Stored(
             command.stream_id, command.workspace_id, version, position, created, msgspec.json.encode(body)
         )
@@ -162,6 +182,13 @@ class MemoryKeys:
         ]
         return found[:limit], self._head()
 
+    async def events_before(
+        self, workspace_id: str, stream_id: str | None, *, before: int | None, limit: int
+    ) -> tuple[Sequence[Recorded], HeadNow]:
+        found, head = await self.events(workspace_id, stream_id, after=0, limit=len(self.log))
+        earlier = [event for event in found if before is None or event.position < before]
+        return earlier[::-1][:limit], head
+
     async def events_behind(
         self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
     ) -> Sequence[Recorded]:
@@ -187,6 +214,26 @@ class MemoryKeys:
         kept, until = self._answers.get(answer_id, (None, 0))
         return kept if until > now else None
 
+    # --- Memberships ---
+
+    async def standing(self, user_id: str, workspace_id: str, session_id: str) -> Standing:
+        kind, stored = self._states.get(workspace_id, ("", None))
+        member = _members(stored.body).get(user_id) if stored is not None and kind == "workspace" else None
+        return Standing(None if member is None else member["role"], session_id in self.ended)
+
+    async def workspaces_of(
+        self, user_id: str, *, before: int | None, limit: int
+    ) -> tuple[Sequence[tuple[Stored, str]], HeadNow]:
+        found = [
+            (stored, str(members[user_id]["role"]))
+            for stored in self._newest("workspace", before)
+            if user_id in (members := _members(stored.body))
+        ]
+        return found[:limit], self._head()
+
+    async def end(self, session_id: str, *, until: int) -> None:
+        self.ended[session_id] = max(until, self.ended.get(session_id, 0))
+
     # --- UseLog ---
 
     async def record(self, batch: UseBatch, *, now: int) -> int:
@@ -197,6 +244,10 @@ class MemoryKeys:
         self.batches.append(batch)
         self._next_seq[batch.boot] = batch.seq + 1
         return batch.seq + 1
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(body).get("members", {})
 
 
 def _matches(stored: Stored, wanted: KeyFilter) -> bool:

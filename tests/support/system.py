@@ -51,6 +51,13 @@ class System:
         """The process id of a server or service."""
         return int((self.home / "run" / f"{name}.pid").read_text().split()[0])
 
+    def started_as(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """The command and the environment of a running service: what another one beside it is started by."""
+        process = Path(f"/proc/{self.pid(name)}")
+        argv = (process / "cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        environment = (process / "environ").read_bytes().decode().rstrip("\0").split("\0")
+        return argv, dict(entry.split("=", 1) for entry in environment)
+
     async def call(
         self, method: str, path: str, body: Any = None, *, key: str | None = None, **headers: str
     ) -> httpx2.Response:
@@ -132,7 +139,11 @@ async def running(
             process.check_running()
             return "Keyledger is running" in system.output
 
-        await until(said, within=READY, describe="the whole system running")
+        try:
+            await until(said, within=READY, describe="the whole system running")
+        except AssertionError as error:
+            error.add_note(process.tail())
+            raise
         try:
             yield system
         finally:

@@ -1,4 +1,4 @@
-"""What the key service does by itself: forget old answers."""
+"""What the key service does by itself: forget old answers, and sessions that ended long ago."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Housekeeping:
         self._clock = clock
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Forget answers whose day is over, until `stop` is set."""
+        """Forget what nobody can ask about any more, until `stop` is set."""
         while not stop.is_set():
             with contextlib.suppress(*AWAY):
                 async with self._pool.acquire(timeout=2) as connection:
-                    await connection.execute("SELECT ledger.forget_answers($1)", self._clock.now())
+                    now = self._clock.now()
+                    await connection.execute("SELECT ledger.forget_answers($1)", now)
+                    await connection.execute("SELECT ledger.forget_sessions($1)", now)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FORGET_EVERY):
                     await stop.wait()

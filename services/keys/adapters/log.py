@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 import asyncpg
 import structlog
 
-from keyledger.errors import Refusal, not_found, unavailable
+from keyledger.errors import Refusal, conflict, not_found, unavailable
 from keyledger.events import Epoch
 from keyledger.server.postgres import AWAY, UNDONE, Pool, fetch, postgres_away
+from services.keys.domain.roles import MAX_WORKSPACES
 from services.keys.ports import AlreadyAnswered, AnswerInProgress, Appended, Command, VersionConflict
 
 MAX_GROUP = 64
@@ -28,6 +29,7 @@ TRIES, PAUSE = 3, 0.2
 """How often it is asked what became of a command, and the most seconds between: whoever kills one connection
 kills the pool's others, too."""
 _WORKSPACE_DELETED = "KL404"
+_TOO_MANY_WORKSPACES = "KL409"
 _APPEND = "SELECT * FROM ledger.append($1, $2)"
 _BY_COMMAND = """
     SELECT e.version, e.position, e.at, h.epoch_number, h.epoch_line
@@ -237,6 +239,8 @@ def refused_by_database(error: Exception) -> Refusal:
     """What a caller is told of an error that is the command's own."""
     if getattr(error, "sqlstate", None) == _WORKSPACE_DELETED:
         return not_found()
+    if getattr(error, "sqlstate", None) == _TOO_MANY_WORKSPACES:
+        return conflict(f"A user makes at most {MAX_WORKSPACES} workspaces.")
     # the class only: a driver's message may quote what people typed
     _log.error("append_refused", error=type(error).__name__, why=str(getattr(error, "sqlstate", "")))
     return Refusal("internal_error", "The write was refused by the database.")

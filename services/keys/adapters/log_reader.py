@@ -17,8 +17,8 @@ from keyledger.events import Epoch, Recorded
 from keyledger.server.postgres import Pool
 from services.keys.adapters.states import recorded
 from services.keys.domain.chain import ChainEnd, EpochBegun
-from services.keys.domain.fold import StateRow, StreamRow
-from services.keys.ports import StreamFound
+from services.keys.domain.fold import StateRow, StreamFound, StreamRow
+from services.keys.domain.roles import Member
 
 MOST_EVENTS = 20_000
 """Events of one page of streams, unless a single stream has more."""
@@ -36,7 +36,7 @@ _DELETED = """
 """
 _DATA_KEYS = "SELECT workspace_id, wrapped FROM ledger.workspace_key WHERE workspace_id = ANY($1::text[])"
 _HASHES = "SELECT position, hash FROM ledger.event WHERE position > $1 ORDER BY position LIMIT $2"
-#: The three tables, each for a range of ids or for the ids of a list.
+#: The four tables, each for a range of ids or for the ids of a list.
 _RANGE = "{id} > $1 AND {id} <= $2"
 _LISTED = "{id} = ANY($1::text[])"
 
@@ -130,6 +130,14 @@ async def _streams(connection: Any, which: str, *arguments: Any) -> list[StreamF
         row["stream_id"]: _state_row(row)
         for row in await connection.fetch(f"SELECT * FROM ledger.state WHERE {where}", *arguments)  # noqa: S608
     }
+    members: dict[str, dict[str, Member]] = defaultdict(dict)
+    for row in await connection.fetch(
+        f"SELECT * FROM ledger.membership WHERE {which.format(id='workspace_id')}",  # noqa: S608
+        *arguments,
+    ):
+        members[row["workspace_id"]][row["user_id"]] = Member(
+            row["role"], row["since"], row["added_by"], row["added"]
+        )
     events: dict[str, list[Recorded]] = defaultdict(list)
     for row in await connection.fetch(
         f"SELECT * FROM ledger.event WHERE {where} ORDER BY stream_id, version",  # noqa: S608
@@ -138,9 +146,15 @@ async def _streams(connection: Any, which: str, *arguments: Any) -> list[StreamF
         events[row["stream_id"]].append(recorded(row, b""))
     return [
         StreamFound(
-            stream_id, tuple(events[stream_id]), rows.get(stream_id), stored.get(stream_id), None, False
+            stream_id,
+            tuple(events[stream_id]),
+            rows.get(stream_id),
+            stored.get(stream_id),
+            data_key=None,
+            deleted=False,
+            members=members.get(stream_id, {}),
         )
-        for stream_id in sorted({*rows, *stored, *events})
+        for stream_id in sorted({*rows, *stored, *events, *members})
     ]
 
 

@@ -35,8 +35,8 @@ _KINDS = """
      WHERE position > $1 AND position <= $2 GROUP BY type
 """
 # The first row is the head, since no id comes before ''. A deleted workspace has no state but is told of, so
-# that it stays deleted. Ids hold no character that JSON would escape. Bytes, since text would be decoded here
-# only to be encoded again.
+# that it stays deleted; members are nothing to a follower. Ids hold no character that JSON would escape.
+# Bytes, since text would be decoded here only to be encoded again.
 _PAGE = """
     SELECT convert_to(u.told, 'UTF8') FROM (
         SELECT '' AS id, json_build_object(
@@ -53,7 +53,8 @@ _PAGE = """
           FROM ledger.log_head h
          UNION ALL
         (SELECT s.stream_id, '["' || s.kind || '","' || s.stream_id || '","' || s.workspace_id || '",'
-                             || s.version || ',' || s.position || ',' || s.body::text || ']'
+                             || s.version || ',' || s.position || ','
+                             || CASE s.kind WHEN 'key' THEN s.body ELSE s.body - 'members' END::text || ']'
            FROM ledger.state s WHERE s.stream_id > $1 AND s.kind IN ('key', 'workspace')
           ORDER BY s.stream_id LIMIT $2)
          UNION ALL

@@ -48,6 +48,15 @@ _DIFFERING = f"""
       FULL JOIN ledger.state_beside b ON b.stream_id = s.stream_id
      WHERE {_row("s")} IS DISTINCT FROM {_row("b")} LIMIT $2
 """  # noqa: S608
+# The table of members follows the states by itself; what somebody did to it behind their back is found here.
+_MEMBERS_DIFFERING = """
+    SELECT DISTINCT coalesce(m.workspace_id, b.workspace_id) COLLATE "C" AS stream_id
+      FROM ledger.membership m
+      FULL JOIN (SELECT n.* FROM ledger.state_beside s, ledger.members_in(s.stream_id, s.body) n
+                  WHERE s.kind = 'workspace') b
+        ON b.workspace_id = m.workspace_id COLLATE "C" AND b.user_id = m.user_id COLLATE "C"
+     WHERE to_jsonb(m) IS DISTINCT FROM to_jsonb(b) LIMIT $1
+"""
 # Locks the streams, as an append does, and answers those of which the shadow tells the last word: it is as
 # far as the stream, or there is nothing to tell.
 _SETTLED = """
@@ -68,6 +77,10 @@ _ADOPT = f"""
     SELECT {_NAMES} FROM ledger.state_beside WHERE stream_id = ANY($1::text[]) ORDER BY stream_id
     ON CONFLICT (stream_id) DO UPDATE SET {_SET} WHERE {_row("s")} IS DISTINCT FROM {_row("excluded")}
 """  # noqa: S608
+_SET_MEMBERS = """
+    SELECT ledger.set_members(asked.id, s.body) FROM unnest($1::text[]) AS asked (id)
+      LEFT JOIN ledger.state s ON s.stream_id = asked.id WHERE starts_with(asked.id, 'ws_')
+"""
 _HEAD = "SELECT position FROM ledger.log_head FOR UPDATE"
 
 
@@ -113,7 +126,9 @@ class PostgresShadow:
 
     async def differing(self, limit: int) -> Sequence[str]:
         """At most so many streams of which the two tables do not say the same."""
-        return [row["stream_id"] for row in await self._connection.fetch(_DIFFERING, list(KINDS), limit)]
+        found = [row["stream_id"] for row in await self._connection.fetch(_DIFFERING, list(KINDS), limit)]
+        members = [row["stream_id"] for row in await self._connection.fetch(_MEMBERS_DIFFERING, limit)]
+        return list(dict.fromkeys([*found, *members]))[:limit]
 
     async def adopt_settled(self, stream_ids: Sequence[str]) -> int:
         """Bring these rows over where the shadow is as far as the stream, which is locked meanwhile."""
@@ -134,6 +149,7 @@ class PostgresShadow:
         ids = list(stream_ids)
         removed = await self._connection.execute(_REMOVE, ids, list(KINDS))
         written = await self._connection.execute(_ADOPT, ids)
+        await self._connection.execute(_SET_MEMBERS, ids)
         return sum(int(done.rpartition(" ")[2]) for done in (removed, written))
 
 

@@ -9,19 +9,21 @@ from keyledger.events import Epoch, Recorded
 from keyledger.server.postgres import AWAY, Pool, fetch, postgres_away
 from services.keys.ports import HeadNow, KeptAnswer, KeyFilter, Stored
 
-_HEAD = "h.epoch_number, h.epoch_line, h.position AS head_position, h.hash AS head_hash, h.at AS head_at"
-_STATE = "s.stream_id, s.workspace_id, s.version, s.position, s.created_position, s.body"
-_ONLY_HEAD = f"SELECT {_HEAD} FROM ledger.log_head h"  # noqa: S608 — these are constants
+HEAD_COLUMNS = (
+    "h.epoch_number, h.epoch_line, h.position AS head_position, h.hash AS head_hash, h.at AS head_at"
+)
+STATE_COLUMNS = "s.stream_id, s.workspace_id, s.version, s.position, s.created_position, s.body"
+_ONLY_HEAD = f"SELECT {HEAD_COLUMNS} FROM ledger.log_head h"  # noqa: S608 — these are constants
 #: The state of a deleted workspace's key waits for its erasure and is not there for anyone.
 _THERE = "NOT EXISTS (SELECT FROM ledger.erasure d WHERE d.workspace_id = s.workspace_id)"
 _GET = f"""
-    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h
+    SELECT {STATE_COLUMNS}, {HEAD_COLUMNS} FROM ledger.log_head h
       LEFT JOIN ledger.state s ON s.stream_id = $1 AND {_THERE}
 """  # noqa: S608
 _CREDENTIAL = f"""
-    SELECT {_STATE} FROM ledger.state s WHERE s.stream_id = $1 AND s.kind = 'key'
+    SELECT {STATE_COLUMNS} FROM ledger.state s WHERE s.stream_id = $1 AND s.kind = 'key'
      UNION ALL
-    SELECT {_STATE} FROM ledger.state k JOIN ledger.state s ON s.stream_id = k.workspace_id
+    SELECT {STATE_COLUMNS} FROM ledger.state k JOIN ledger.state s ON s.stream_id = k.workspace_id
      WHERE k.stream_id = $1 AND k.kind = 'key'
 """  # noqa: S608
 #: `now` decides what has expired; the order of the cases is the order in which a verifier looks.
@@ -31,7 +33,7 @@ _STATUS = """
          WHEN (s.body ->> 'expires_at')::bigint <= $6 THEN 'expired' ELSE 'active' END
 """
 _KEYS = f"""
-    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+    SELECT {STATE_COLUMNS}, {HEAD_COLUMNS} FROM ledger.log_head h LEFT JOIN LATERAL (
         SELECT * FROM ledger.state s
          WHERE s.kind = 'key' AND s.workspace_id = $1 AND {_THERE}
            AND ($2::bigint IS NULL OR s.created_position < $2)
@@ -43,16 +45,29 @@ _KEYS = f"""
          ORDER BY s.created_position DESC LIMIT $9) s ON true
 """  # noqa: S608
 _WORKSPACES = f"""
-    SELECT {_STATE}, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+    SELECT {STATE_COLUMNS}, {HEAD_COLUMNS} FROM ledger.log_head h LEFT JOIN LATERAL (
         SELECT * FROM ledger.state s
          WHERE s.kind = 'workspace' AND ($1::bigint IS NULL OR s.created_position < $1)
          ORDER BY s.created_position DESC LIMIT $2) s ON true
 """  # noqa: S608
 _EVENTS = f"""
-    SELECT e.*, {_HEAD} FROM ledger.log_head h LEFT JOIN LATERAL (
+    SELECT e.*, {HEAD_COLUMNS} FROM ledger.log_head h LEFT JOIN LATERAL (
         SELECT * FROM ledger.event e
          WHERE e.workspace_id = $1 AND e.position > $3 AND ($2::text IS NULL OR e.stream_id = $2)
          ORDER BY e.position LIMIT $4) e ON true
+"""  # noqa: S608
+_EVENTS_BEFORE = f"""
+    SELECT e.*, {HEAD_COLUMNS} FROM ledger.log_head h LEFT JOIN LATERAL (
+        SELECT * FROM ledger.event e
+         WHERE e.workspace_id = $1 AND ($2::bigint IS NULL OR e.position < $2)
+         ORDER BY e.position DESC LIMIT $3) e ON true
+"""  # noqa: S608
+# along the stream's own versions: its events may be few among very many of the workspace
+_EVENTS_OF_BEFORE = f"""
+    SELECT e.*, {HEAD_COLUMNS} FROM ledger.log_head h LEFT JOIN LATERAL (
+        SELECT * FROM ledger.event e
+         WHERE e.stream_id = $4 AND e.workspace_id = $1 AND ($2::bigint IS NULL OR e.position < $2)
+         ORDER BY e.version DESC LIMIT $3) e ON true
 """  # noqa: S608
 _EVENTS_BEHIND = """
     SELECT e.* FROM unnest($2::text[], $3::bigint[]) AS asked (stream_id, version) CROSS JOIN LATERAL (
@@ -81,12 +96,12 @@ class PostgresStates:
 
     async def head(self) -> HeadNow:
         """The head as of now."""
-        return _head((await self._fetch(_ONLY_HEAD))[0])
+        return head_of((await self._fetch(_ONLY_HEAD))[0])
 
     async def get(self, stream_id: str) -> tuple[Stored | None, HeadNow]:
         """One state, and the head it was read at."""
         (row,) = await self._fetch(_GET, stream_id)
-        return _stored(row) if row["stream_id"] else None, _head(row)
+        return stored(row) if row["stream_id"] else None, head_of(row)
 
     async def credential(self, key_id: str) -> tuple[Stored, Stored] | None:
         """A key and its workspace."""
@@ -94,7 +109,7 @@ class PostgresStates:
         key = rows.get(key_id)
         if key is None or key["workspace_id"] not in rows:
             return None
-        return _stored(key), _stored(rows[key["workspace_id"]])
+        return stored(key), stored(rows[key["workspace_id"]])
 
     async def keys(
         self, workspace_id: str, wanted: KeyFilter, *, before: int | None, limit: int
@@ -113,19 +128,29 @@ class PostgresStates:
             wanted.search,
             limit,
         )
-        return [_stored(row) for row in rows if row["stream_id"]], _head(rows[0])
+        return [stored(row) for row in rows if row["stream_id"]], head_of(rows[0])
 
     async def workspaces(self, *, before: int | None, limit: int) -> tuple[Sequence[Stored], HeadNow]:
         """Workspaces created before that position, newest first."""
         rows = await self._fetch(_WORKSPACES, before, limit)
-        return [_stored(row) for row in rows if row["stream_id"]], _head(rows[0])
+        return [stored(row) for row in rows if row["stream_id"]], head_of(rows[0])
 
     async def events(
         self, workspace_id: str, stream_id: str | None, *, after: int, limit: int
     ) -> tuple[Sequence[Recorded], HeadNow]:
         """Events of a workspace, or of one of its streams, oldest first."""
         rows = await self._fetch(_EVENTS, workspace_id, stream_id, after, limit)
-        return [recorded(row, b"") for row in rows if row["stream_id"]], _head(rows[0])
+        return [recorded(row, b"") for row in rows if row["stream_id"]], head_of(rows[0])
+
+    async def events_before(
+        self, workspace_id: str, stream_id: str | None, *, before: int | None, limit: int
+    ) -> tuple[Sequence[Recorded], HeadNow]:
+        """Events of a workspace, or of one of its streams, before a position, newest first."""
+        if stream_id is None:
+            rows = await self._fetch(_EVENTS_BEFORE, workspace_id, before, limit)
+        else:
+            rows = await self._fetch(_EVENTS_OF_BEFORE, workspace_id, before, limit, stream_id)
+        return [recorded(row, b"") for row in rows if row["stream_id"]], head_of(rows[0])
 
     async def events_behind(
         self, workspace_id: str, versions: Mapping[str, int], *, until: int, limit: int
@@ -189,7 +214,8 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _stored(row: Any) -> Stored:
+def stored(row: Any) -> Stored:
+    """A state as it stands."""
     return Stored(
         row["stream_id"],
         row["workspace_id"],
@@ -200,6 +226,7 @@ def _stored(row: Any) -> Stored:
     )
 
 
-def _head(row: Any) -> HeadNow:
+def head_of(row: Any) -> HeadNow:
+    """The head that the row was read at."""
     epoch = Epoch(row["epoch_number"], row["epoch_line"])
     return HeadNow(epoch, row["head_position"], row["head_hash"], row["head_at"])

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
+from keyledger.event_reader import Unknown
 from keyledger.events import (
     Event,
     KeyCreated,
     KeyEvent,
     KeyImported,
+    MemberEvent,
     PepperEvent,
     Recorded,
-    Unknown,
     WorkspaceCreated,
     WorkspaceEvent,
 )
@@ -26,6 +27,7 @@ from services.keys.domain import workspace as workspaces
 from services.keys.domain.chain import Difference, Differs
 from services.keys.domain.key import Context, Key
 from services.keys.domain.peppers import PepperState
+from services.keys.domain.roles import Member
 from services.keys.domain.workspace import Workspace
 
 State: TypeAlias = Key | Workspace | PepperState
@@ -54,6 +56,29 @@ class StateRow(Struct, frozen=True):
     position: int
     created_position: int
     body: bytes
+
+
+class StreamFound(Struct, frozen=True):
+    """Everything the database holds of one stream, read in one snapshot.
+
+    `data_key` is its workspace's, wrapped; `deleted`: the log says that the workspace was deleted. `members`
+    are those that the table of members has of a workspace.
+    """
+
+    stream_id: str
+    events: tuple[Recorded, ...]
+    row: StreamRow | None
+    stored: StateRow | None
+    data_key: bytes | None
+    deleted: bool
+    members: Mapping[str, Member] = {}
+
+    @property
+    def workspace_id(self) -> str:
+        """Whose stream it is, as its first event says, or whatever else is there."""
+        if self.events:
+            return self.events[0].workspace_id
+        return next((row.workspace_id for row in (self.row, self.stored) if row is not None), "")
 
 
 class Folded(Struct, frozen=True):
@@ -125,7 +150,7 @@ def _evolve(state: State | None, event: Event | Unknown, recorded: Recorded) -> 
     if isinstance(event, KeyEvent):
         if isinstance(state, Key) or (state is None and isinstance(event, KeyCreated | KeyImported)):
             return keys.evolve(state, event, context)
-    elif isinstance(event, WorkspaceEvent) and (
+    elif isinstance(event, WorkspaceEvent | MemberEvent) and (
         isinstance(state, Workspace) or (state is None and isinstance(event, WorkspaceCreated))
     ):
         return workspaces.evolve(state, event, context)
@@ -161,6 +186,23 @@ def compare(
         if expected != found:
             raise Differs(Difference(f"{where}, {field}", str(expected), str(found)))
     _same_body(where, folded, stored, opened=opened)
+
+
+def compare_members(stream_id: str, folded: Folded | None, stored: Mapping[str, Member]) -> None:
+    """Raise `Differs` unless the table of members says of this stream what its events say."""
+    told: Mapping[str, Member] = {}
+    if folded is not None:
+        if folded.state is None:
+            return
+        if isinstance(folded.state, Workspace):
+            told = folded.state.members
+    for user in sorted({*told, *stored}):
+        expected, found = told.get(user), stored.get(user)
+        if expected != found:
+            words = [
+                ABSENT if each is None else msgspec.json.encode(each).decode() for each in (expected, found)
+            ]
+            raise Differs(Difference(f"member {user} of {stream_id}", *words))
 
 
 def _same(where: str, expected: StreamRow, found: StreamRow | None) -> None:

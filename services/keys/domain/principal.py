@@ -28,6 +28,11 @@ class Principal(msgspec.Struct, frozen=True):
         """Whether this is an operator's credential. Only keys of the system workspace can hold the scope."""
         return ADMIN in self.scopes
 
+    @property
+    def person(self) -> bool:
+        """Whether this is a signed-in user, and not a key."""
+        return self.actor.startswith("user_")
+
     def enter(self, workspace_id: str) -> None:
         """Refuse, as if nothing were there, to tell anything about another workspace."""
         if not self.admin and self.workspace_id != workspace_id:

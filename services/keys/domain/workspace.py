@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -9,6 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.errors import conflict, not_found, precondition_failed
 from keyledger.events import (
+    MemberAdded,
+    MemberChanged,
+    MemberEvent,
     Quota,
     RateLimit,
     WorkspaceChanged,
@@ -20,6 +24,7 @@ from keyledger.events import (
 from services.keys.domain import values
 from services.keys.domain.key import Context
 from services.keys.domain.principal import WORKSPACE_WRITE, Principal
+from services.keys.domain.roles import OWNER, Member
 
 DEFAULT_RATE_LIMIT = RateLimit(limit=1000, window_seconds=60)
 
@@ -39,14 +44,15 @@ class Workspace(Struct, frozen=True, omit_defaults=True):
     system: bool = False
     deleted: bool = False
     quota: Quota | None = None
+    members: dict[str, Member] = {}
 
 
 class CreateWorkspace(Struct, frozen=True):
-    """Make a workspace; only operators and the first start do."""
+    """Make a workspace: an operator, with a limit if one is given; or a user, who becomes its owner."""
 
     by: Principal
     name: str
-    rate_limit: RateLimit = DEFAULT_RATE_LIMIT
+    rate_limit: RateLimit | None = None
     system: bool = False
 
 
@@ -71,24 +77,31 @@ class DeleteWorkspace(Struct, frozen=True):
 WorkspaceCommand: TypeAlias = CreateWorkspace | ChangeWorkspace | DeleteWorkspace
 
 
-def decide(command: WorkspaceCommand, workspace: Workspace | None) -> list[WorkspaceEvent]:
-    """The events this command causes, at most one. Raises `Refusal`."""
+def decide(command: WorkspaceCommand, workspace: Workspace | None) -> Sequence[WorkspaceEvent | MemberEvent]:
+    """The events this command causes. Raises `Refusal`."""
     match command:
         case CreateWorkspace():
-            command.by.need_admin()
-            return [
-                WorkspaceCreated(
-                    rate_limit=values.rate_limit(command.rate_limit),
-                    system=command.system,
-                    private=WorkspaceText(values.name(command.name)),
-                )
-            ]
+            return _create(command)
         case ChangeWorkspace():
             return _change(command, _existing(workspace))
         case DeleteWorkspace():
             return [_delete(command, _existing(workspace))]
         case _:
             assert_never(command)
+
+
+def _create(command: CreateWorkspace) -> list[WorkspaceEvent | MemberEvent]:
+    by = command.by
+    if not by.person:
+        by.need_admin()
+    if command.rate_limit is not None:
+        by.need_admin("rate_limit")
+    created = WorkspaceCreated(
+        rate_limit=values.rate_limit(command.rate_limit or DEFAULT_RATE_LIMIT),
+        system=command.system,
+        private=WorkspaceText(values.name(command.name)),
+    )
+    return [created, MemberAdded(by.actor, OWNER)] if by.person else [created]
 
 
 def _existing(workspace: Workspace | None) -> Workspace:
@@ -130,11 +143,18 @@ def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEve
     return [WorkspaceChanged(**new, private=text)]
 
 
-def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context) -> Workspace:
+def evolve(workspace: Workspace | None, event: WorkspaceEvent | MemberEvent, context: Context) -> Workspace:
     """Fold one recorded event into the state. Never refuses: the past happened."""
+    if isinstance(event, MemberEvent):
+        assert workspace is not None, "a workspace's first event is workspace_created"  # noqa: S101
+        version = workspace.version + 1
+        members = _members(workspace.members, event, context, version)
+        return msgspec.structs.replace(workspace, version=version, members=members)
     if isinstance(event, WorkspaceDeleted):
         assert workspace is not None, "what is deleted was there"  # noqa: S101
-        return msgspec.structs.replace(workspace, version=workspace.version + 1, name="", deleted=True)
+        return msgspec.structs.replace(
+            workspace, version=workspace.version + 1, name="", members={}, deleted=True
+        )
     text = event.private if isinstance(event.private, WorkspaceText) else WorkspaceText()
     if isinstance(event, WorkspaceCreated):
         return Workspace(
@@ -155,3 +175,18 @@ def evolve(workspace: Workspace | None, event: WorkspaceEvent, context: Context)
         suspended=workspace.suspended if event.suspended is UNSET else event.suspended,
         quota=workspace.quota if event.quota is UNSET else event.quota,
     )
+
+
+def _members(
+    members: Mapping[str, Member], event: MemberEvent, context: Context, version: int
+) -> dict[str, Member]:
+    after = dict(members)
+    known = after.get(event.user)
+    if isinstance(event, MemberAdded):
+        after[event.user] = Member(event.role, context.at, context.actor, version)
+    elif isinstance(event, MemberChanged):
+        if known is not None:
+            after[event.user] = msgspec.structs.replace(known, role=event.role)
+    else:
+        after.pop(event.user, None)
+    return after

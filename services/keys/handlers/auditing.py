@@ -6,23 +6,52 @@ Both look at everything, in pages, while the services go on appending.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
 from keyledger import events
-from keyledger.events import Event, Recorded, Unknown
+from keyledger.event_reader import Unknown
+from keyledger.events import Event, Recorded
 from keyledger.server.seal import SealBroken, Sealer
-from services.keys.domain.chain import ChainCheck, ChainEnd, Difference, Differs
-from services.keys.domain.fold import Folded, check_order, compare, fold
+from services.keys.domain.chain import ChainCheck, ChainEnd, Difference, Differs, EpochBegun
+from services.keys.domain.fold import Folded, StreamFound, check_order, compare, compare_members, fold
 from services.keys.handlers.history import open_event
-from services.keys.ports import LogReader, StreamFound
 
 EVENTS_A_PAGE = 5000
 STREAMS_A_PAGE = 500
 _KEPT_KEYS = 10_000
 _BEFORE_FIRST = -(2**63)
 Tell = Callable[[int], None]
+
+
+class LogReader(Protocol):
+    """The whole log for whoever checks it or rebuilds from it; every answer is one snapshot."""
+
+    async def epochs(self) -> Sequence[EpochBegun]:
+        """Every epoch there ever was."""
+        ...
+
+    async def events(self, after: int, limit: int) -> Sequence[Recorded]:
+        """Events after a position, in order of position; `previous_hash` is left empty."""
+        ...
+
+    async def ends(self) -> tuple[ChainEnd, int]:
+        """What the head says, and the last position that an event has (0 without any)."""
+        ...
+
+    async def streams(self, after: str, limit: int) -> tuple[Sequence[StreamFound], str | None]:
+        """At most so many streams behind this id, in order, and the id to go on behind, if any."""
+        ...
+
+    async def these(self, stream_ids: Sequence[str]) -> Sequence[StreamFound]:
+        """These streams, as far as anything is there of them."""
+        ...
+
+    async def touched(self, after: int, until: int) -> Sequence[str]:
+        """The streams that have events after the one position, up to the other."""
+        ...
 
 
 class WrongSeal(Exception):
@@ -85,9 +114,10 @@ class Audit:
             # erased, in whatever order: only the events are held against each other
             if folded is not None:
                 compare(stream.stream_id, folded.without_state, stream.row, None, opened=False)
-            return folded
-        opened = self._folder.opens and not stream.deleted
-        compare(stream.stream_id, folded, stream.row, stream.stored, opened=opened)
+        else:
+            opened = self._folder.opens and not stream.deleted
+            compare(stream.stream_id, folded, stream.row, stream.stored, opened=opened)
+        compare_members(stream.stream_id, folded, stream.members)
         return folded
 
 

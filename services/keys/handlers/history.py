@@ -8,7 +8,8 @@ import msgspec
 
 from keyledger import events
 from keyledger.errors import not_found
-from keyledger.events import Event, Recorded, Unknown
+from keyledger.event_reader import Unknown
+from keyledger.events import Event, Recorded
 from keyledger.server.seal import SealBroken, Sealer, open_text
 from services.keys.ports import HeadNow, States
 
@@ -25,6 +26,14 @@ class History:
     ) -> tuple[Sequence[tuple[Recorded, Event | Unknown]], HeadNow]:
         """Events after a position, oldest first. What was sealed under a destroyed key stays closed."""
         found, head = await self._states.events(workspace_id, stream_id, after=after, limit=limit)
+        data_key = await self._data_key(workspace_id) if found else None
+        return [(recorded, open_event(recorded, data_key)) for recorded in found], head
+
+    async def read_back(
+        self, workspace_id: str, stream_id: str | None, *, before: int | None, limit: int
+    ) -> tuple[Sequence[tuple[Recorded, Event | Unknown]], HeadNow]:
+        """Events before a position, newest first; else as `read`."""
+        found, head = await self._states.events_before(workspace_id, stream_id, before=before, limit=limit)
         data_key = await self._data_key(workspace_id) if found else None
         return [(recorded, open_event(recorded, data_key)) for recorded in found], head
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from keyledger.clock import Clock
 from keyledger.server.seal import Sealer
-from services.keys.handlers.auditing import STREAMS_A_PAGE, Folder, Tell
-from services.keys.ports import LogReader, StateShadow, StreamFound
+from services.keys.domain.fold import StateRow, StreamFound
+from services.keys.handlers.auditing import STREAMS_A_PAGE, Folder, LogReader, Tell
 
 LITTLE = 500
 """So many positions, or differing rows, are few enough to be dealt with under the head's lock."""
@@ -30,6 +31,37 @@ ROUNDS = 100
 TRIES = 10
 
 T = TypeVar("T")
+
+
+class StateShadow(Protocol):
+    """A second table of states, filled beside the one in use."""
+
+    async def put(self, states: Sequence[tuple[str, StateRow]]) -> None:
+        """Write these states, each in place of what stands there of its stream."""
+        ...
+
+    async def forget(self, stream_ids: Sequence[str], workspace_ids: Sequence[str]) -> None:
+        """Remove these streams, and all streams of these workspaces."""
+        ...
+
+    async def differing(self, limit: int) -> Sequence[str]:
+        """At most so many streams of which the two tables do not say the same."""
+        ...
+
+    async def adopt_settled(self, stream_ids: Sequence[str]) -> int:
+        """Bring these rows over where the shadow is as far as the stream, which is locked meanwhile.
+
+        Answers how many rows of the table in use have changed.
+        """
+        ...
+
+    def head_locked(self) -> AbstractAsyncContextManager[int]:
+        """A transaction in which nothing can be appended; the head's position."""
+        ...
+
+    async def adopt(self, stream_ids: Sequence[str]) -> int:
+        """Bring these rows over, inside `head_locked`; answers how many have changed."""
+        ...
 
 
 class NotConverging(Exception):

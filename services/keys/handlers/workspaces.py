@@ -1,17 +1,19 @@
-"""What can be done with workspaces: create, change, delete, each as one plan for the writer."""
+"""What can be done with workspaces and their members, each as one plan for the writer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from keyledger.events import Event
 from keyledger.server.ids import new_id
+from services.keys.domain import membership, workspace
+from services.keys.domain.membership import PutMember, RemoveMember
 from services.keys.domain.workspace import (
     ChangeWorkspace,
     CreateWorkspace,
     DeleteWorkspace,
     Workspace,
     WorkspaceCommand,
-    decide,
     evolve,
 )
 from services.keys.handlers.keys import Asked
@@ -39,7 +41,17 @@ class Workspaces:
         self._on_deleted()
         return done
 
-    async def _run(self, asked: Asked, workspace_id: str, command: WorkspaceCommand) -> Written[Workspace]:
+    async def put_member(self, asked: Asked, command: PutMember) -> Written[Workspace]:
+        """The workspace, in which the user has this role."""
+        return await self._run(asked, asked.workspace_id, command)
+
+    async def remove_member(self, asked: Asked, command: RemoveMember) -> Written[Workspace]:
+        """The workspace without this member."""
+        return await self._run(asked, asked.workspace_id, command)
+
+    async def _run(
+        self, asked: Asked, workspace_id: str, command: WorkspaceCommand | PutMember | RemoveMember
+    ) -> Written[Workspace]:
         return await self._writer.run(
             Plan(
                 stream_id=workspace_id,
@@ -48,8 +60,14 @@ class Workspaces:
                 actor=asked.by.actor,
                 request_id=asked.request_id,
                 state=Workspace,
-                decide=lambda workspace, _: decide(command, workspace),
+                decide=lambda state, _: _decide(command, state),
                 evolve=evolve,
                 idempotency=asked.idempotency,
             )
         )
+
+
+def _decide(command: WorkspaceCommand | PutMember | RemoveMember, state: Workspace | None) -> Sequence[Event]:
+    if isinstance(command, PutMember | RemoveMember):
+        return membership.decide(command, state)
+    return workspace.decide(command, state)

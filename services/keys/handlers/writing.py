@@ -38,7 +38,7 @@ from services.keys.ports import (
 ATTEMPTS = 3
 ANSWERS_KEPT = 24 * 3600 * SECOND
 _CACHED_DATA_KEYS = 10_000
-_STAMPED = frozenset({"created_at", "revoked_at", "dropped_at"})
+_STAMPED = frozenset({"created_at", "revoked_at", "dropped_at", "since"})
 S = TypeVar("S", bound=Struct)
 
 

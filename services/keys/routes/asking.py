@@ -18,41 +18,69 @@ from keyledger.token import is_id
 from services.keys.domain.principal import Principal
 from services.keys.handlers.credentials import Credentials
 from services.keys.handlers.keys import Asked
+from services.keys.handlers.sessions import Sessions
 from services.keys.handlers.writing import Idempotency
 from services.keys.routes.shapes import NoQuery
 
 T = TypeVar("T")
 Http = Request[Any, Any, Any]
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+#: A JWT in compact form: three parts, of which no key of ours and no foreign one has the dots.
+_SESSION = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*)")
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
 class Asking:
     """Reads requests; one per process."""
 
-    def __init__(self, credentials: Credentials, sealer: Sealer) -> None:
+    def __init__(self, credentials: Credentials, sessions: Sessions, sealer: Sealer) -> None:
         self._credentials = credentials
+        self._sessions = sessions
         self._sealer = sealer
 
     async def caller(self, request: Http, workspace_id: str | None = None) -> Principal:
         """The proven caller, inside this workspace if one is named."""
-        presented = header_values(request.scope["headers"], b"x-api-key")
-        if len(set(presented)) > 1:
-            raise invalid_request("X-API-Key is given twice.", field="X-API-Key")
-        key = presented[0] if presented and presented[0] else None
-        bearer = bool(header_values(request.scope["headers"], b"authorization"))
-        client = request.client
-        by = await self._credentials.prove(
-            key,
-            bearer=bearer,
-            ip=client.host if client else None,
-            request_id=str(request.scope["state"]["request_id"]),
-        )
+        token = self.session_token(request)
+        if token is not None:
+            by = await self._sessions.principal(token)
+        else:
+            by = await self._holder(request)
         if workspace_id is not None:
             if not is_id(workspace_id, "ws"):
                 raise not_found()
             by.enter(workspace_id)
         return by
+
+    def session_token(self, request: Http) -> str | None:
+        """The token of a signed-in user, if the request carries one and nothing besides."""
+        headers = request.scope["headers"]
+        tokens = {
+            found.group(1)
+            for value in header_values(headers, b"authorization")
+            if (found := _SESSION.fullmatch(value)) is not None
+        }
+        if not tokens:
+            return None
+        if any(header_values(headers, b"x-api-key")):
+            if not self._sessions.accepted:
+                # nothing but a key counts here
+                return None
+            raise invalid_request("Send a key or a session's token, not both.", field="Authorization")
+        if len(header_values(headers, b"authorization")) > 1:
+            raise invalid_request("Authorization is given twice.", field="Authorization")
+        return tokens.pop()
+
+    async def _holder(self, request: Http) -> Principal:
+        presented = header_values(request.scope["headers"], b"x-api-key")
+        if len(set(presented)) > 1:
+            raise invalid_request("X-API-Key is given twice.", field="X-API-Key")
+        client = request.client
+        return await self._credentials.prove(
+            presented[0] if presented and presented[0] else None,
+            bearer=bool(header_values(request.scope["headers"], b"authorization")),
+            ip=client.host if client else None,
+            request_id=str(request.scope["state"]["request_id"]),
+        )
 
     async def body(self, request: Http, kind: type[T]) -> T:
         """The body as `kind`, its content type checked; query parameters are refused."""
@@ -98,6 +126,13 @@ def _if_match(request: Http) -> int | None:
     if found is None:
         raise invalid_request('If-Match is "<version>" or *.', field="If-Match")
     return int(found.group(1))
+
+
+def user_id(text: str) -> str:
+    """A user's id from a path; a malformed one is nobody's."""
+    if not is_id(text, "user"):
+        raise not_found()
+    return text
 
 
 def key_id(text: str) -> str:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from keyledger.clock import parse_rfc3339
 from keyledger.errors import invalid_request
 from keyledger.events import Environment, OnOutage, Period, Quota, RateLimit, Retire
+from services.keys.domain.roles import Role
 
 MAX_IMPORTED = 1000
 Limit = Annotated[int, Meta(ge=1, le=200)]
@@ -62,6 +63,12 @@ class ChangeWorkspaceShape(Shape):
     rate_limit: RateLimitShape | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
     quota: QuotaShape | None | UnsetType = UNSET
+
+
+class PutMemberShape(Shape):
+    """`PUT /v1/workspaces/{ws}/members/{user}`."""
+
+    role: Role
 
 
 class CreateKeyShape(Shape):
@@ -183,9 +190,10 @@ class ShowKeyQuery(Shape):
 
 
 class EventsQuery(ListQuery):
-    """A page of events, oldest first, after a position or from a cursor."""
+    """A page of events: the oldest first, after a position if one is given, or the newest first."""
 
     after: str | None = None
+    order: Literal["oldest", "newest"] = "oldest"
 
 
 class WorkspaceEventsQuery(EventsQuery):

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from keyledger.clock import rfc3339
+from keyledger.event_reader import Unknown
 from keyledger.events import (
     Epoch,
     EpochStarted,
@@ -19,9 +20,9 @@ from keyledger.events import (
     RateLimit,
     Recorded,
     SecretDigested,
-    Unknown,
 )
 from services.keys.domain.key import Key, Status
+from services.keys.domain.roles import Member
 from services.keys.domain.workspace import Workspace
 from services.keys.handlers.receipts import Receipt
 
@@ -172,6 +173,51 @@ class WorkspaceView(Struct, frozen=True):
     version: int
     position: int
     epoch: str
+    role: str | UnsetType = UNSET
+    """Only there when a user lists their own: what they are there."""
+
+
+class MemberView(Struct, frozen=True):
+    """Somebody of a workspace; `added_by` is the actor who let them in."""
+
+    user: str
+    role: str
+    since: str
+    added_by: str
+
+
+class MemberListView(Struct, frozen=True):
+    """A page of members, those added last first."""
+
+    members: tuple[MemberView, ...]
+    next_cursor: str | None
+
+
+class WrittenMemberView(Struct, frozen=True):
+    """A member after a write; `version` is the workspace's, and so is what `If-Match` names."""
+
+    user: str
+    role: str
+    since: str
+    added_by: str
+    version: int
+    position: int
+    epoch: str
+
+
+class RemovedMemberView(Struct, frozen=True):
+    """A user who is no member any more, and where in the log that stands."""
+
+    user: str
+    version: int
+    position: int
+    epoch: str
+
+
+class EndedSessionView(Struct, frozen=True):
+    """A session whose tokens are refused from now on."""
+
+    session: str
 
 
 class DeletedWorkspaceView(Struct, frozen=True):
@@ -190,7 +236,7 @@ class WorkspaceListView(Struct, frozen=True):
 
 
 class EventView(Struct, frozen=True):
-    """An event as people may read it: no digest, no proof."""
+    """An event as people may read it: no digest, no proof. `stream` is what it is about."""
 
     position: int
     version: int
@@ -199,6 +245,7 @@ class EventView(Struct, frozen=True):
     actor: str
     request_id: str
     data: dict[str, Any]
+    stream: str
 
 
 class EventListView(Struct, frozen=True):
@@ -243,7 +290,9 @@ def key_fields(key: Key, now: int) -> dict[str, Any]:
     }
 
 
-def workspace_view(workspace: Workspace, position: int, epoch: Epoch) -> WorkspaceView:
+def workspace_view(
+    workspace: Workspace, position: int, epoch: Epoch, role: str | UnsetType = UNSET
+) -> WorkspaceView:
     """A workspace as callers get it."""
     return WorkspaceView(
         workspace.id,
@@ -255,7 +304,18 @@ def workspace_view(workspace: Workspace, position: int, epoch: Epoch) -> Workspa
         workspace.version,
         position,
         epoch.text,
+        role,
     )
+
+
+def member_fields(user: str, member: Member) -> dict[str, Any]:
+    """The fields of a `MemberView`."""
+    return {
+        "user": user,
+        "role": member.role,
+        "since": rfc3339(member.since),
+        "added_by": member.added_by,
+    }
 
 
 def receipt_view(receipt: Receipt) -> ReceiptView:
@@ -277,6 +337,7 @@ def event_view(recorded: Recorded, event: Event | Unknown) -> EventView:
         recorded.actor,
         recorded.request_id,
         {} if isinstance(event, Unknown) else _event_data(event),
+        recorded.stream_id,
     )
 
 

@@ -1,4 +1,4 @@
-"""The addresses of workspaces, and of their events."""
+"""The addresses of workspaces."""
 
 from __future__ import annotations
 
@@ -7,33 +7,23 @@ from collections.abc import Sequence
 import msgspec
 from litestar import Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
-from keyledger.errors import invalid_request, not_found
+from keyledger.errors import not_found
 from keyledger.server.openapi import documented
-from keyledger.token import is_id
-from services.keys.domain.principal import KEYS_READ, WORKSPACE_WRITE
-from services.keys.domain.workspace import (
-    DEFAULT_RATE_LIMIT,
-    ChangeWorkspace,
-    CreateWorkspace,
-    DeleteWorkspace,
-    Workspace,
-)
-from services.keys.handlers.history import History
+from services.keys.domain.principal import WORKSPACE_WRITE, Principal
+from services.keys.domain.workspace import ChangeWorkspace, CreateWorkspace, DeleteWorkspace, Workspace
 from services.keys.handlers.workspaces import Workspaces
-from services.keys.ports import HeadNow, States, Stored
+from services.keys.ports import HeadNow, Memberships, States, Stored
 from services.keys.routes import shapes, views
-from services.keys.routes.asking import Asking, Http, answer, key_id
+from services.keys.routes.asking import Asking, Http, answer
 from services.keys.routes.cursors import Cursors
-
-_LARGEST_POSITION = 2**63 - 1
 
 
 def workspace_routes(
-    asking: Asking, workspaces: Workspaces, states: States, history: History, cursors: Cursors
+    asking: Asking, workspaces: Workspaces, states: States, memberships: Memberships, cursors: Cursors
 ) -> Sequence[HTTPRouteHandler]:
-    """Create, list, show, change and delete workspaces; read events."""
+    """Create, list, show, change and delete workspaces."""
 
     async def stored_workspace(ws: str) -> tuple[Stored, HeadNow]:
         stored, head = await states.get(ws)
@@ -41,39 +31,33 @@ def workspace_routes(
             raise not_found()
         return stored, head
 
-    def present(stored: Stored, head: HeadNow) -> views.WorkspaceView:
+    def present(stored: Stored, head: HeadNow, role: str | UnsetType = UNSET) -> views.WorkspaceView:
         workspace = msgspec.json.decode(stored.body, type=Workspace)
-        return views.workspace_view(workspace, stored.position, head.epoch)
+        return views.workspace_view(workspace, stored.position, head.epoch, role)
 
-    async def events_page(
-        query: shapes.EventsQuery, ws: str, stream_id: str | None
-    ) -> Response[views.EventListView]:
-        bound = ("events", ws, stream_id)
-        if query.after is not None and query.cursor is not None:
-            raise invalid_request("Give a position or a cursor.", field="after")
-        after = cursors.read(query.cursor, *bound)
-        if after is None:
-            after = _after(query.after, cursors, bound)
-        found, head = await history.read(ws, stream_id, after=after, limit=query.limit + 1)
+    async def list_own(by: Principal, query: shapes.ListQuery) -> Response[views.WorkspaceListView]:
+        bound = ("workspaces of", by.actor)
+        found, head = await memberships.workspaces_of(
+            by.actor, before=cursors.read(query.cursor, *bound), limit=query.limit + 1
+        )
         page = found[: query.limit]
-        cursor = cursors.make(page[-1][0].position, *bound) if len(found) > query.limit else None
-        listed = tuple(views.event_view(recorded, event) for recorded, event in page)
-        return answer(views.EventListView(listed, cursor), position=head.position)
+        cursor = cursors.make(page[-1][0].created_position, *bound) if len(found) > query.limit else None
+        listed = tuple(present(stored, head, role) for stored, role in page)
+        return answer(views.WorkspaceListView(listed, cursor), position=head.position)
 
     @post(
         "/v1/workspaces",
-        summary="Create a workspace (operators)",
+        summary="Create a workspace: operators, or a user, who is its owner then",
         operation_class=documented(body=shapes.CreateWorkspaceShape, headers=["Idempotency-Key"]),
     )
     async def create_workspace(request: Http) -> Response[views.WorkspaceView]:
         by = await asking.caller(request)
-        by.need_admin()
+        if not by.person:
+            by.need_admin()
         body = await asking.body(request, shapes.CreateWorkspaceShape)
         limit = body.rate_limit
         command = CreateWorkspace(
-            by=by,
-            name=body.name,
-            rate_limit=DEFAULT_RATE_LIMIT if isinstance(limit, UnsetType) else limit.wire(),
+            by=by, name=body.name, rate_limit=None if isinstance(limit, UnsetType) else limit.wire()
         )
         done = await workspaces.create(await asking.asked(request, by, by.workspace_id), command)
         view = views.workspace_view(done.state, done.position, done.epoch)
@@ -81,13 +65,16 @@ def workspace_routes(
 
     @get(
         "/v1/workspaces",
-        summary="List workspaces, newest first (operators)",
+        summary="List workspaces, newest first: every one for operators, their own for users",
         operation_class=documented(query=shapes.ListQuery),
     )
     async def list_workspaces(request: Http) -> Response[views.WorkspaceListView]:
         by = await asking.caller(request)
-        by.need_admin()
+        if not by.person:
+            by.need_admin()
         query = asking.query(request, shapes.ListQuery)
+        if by.person:
+            return await list_own(by, query)
         before = cursors.read(query.cursor, "workspaces")
         found, head = await states.workspaces(before=before, limit=query.limit + 1)
         page = found[: query.limit]
@@ -145,51 +132,10 @@ def workspace_routes(
         done = await workspaces.delete(asked, DeleteWorkspace(by=by, if_match=asked.if_match))
         return answer(views.DeletedWorkspaceView(ws, done.position, done.epoch.text), status=202)
 
-    @get(
-        "/v1/workspaces/{ws:str}/events",
-        summary="Everything that happened in a workspace, oldest first",
-        operation_class=documented(query=shapes.WorkspaceEventsQuery),
-    )
-    async def workspace_events(request: Http, ws: str) -> Response[views.EventListView]:
-        by = await asking.caller(request, ws)
-        await stored_workspace(ws)
-        by.need(KEYS_READ)
-        query = asking.query(request, shapes.WorkspaceEventsQuery)
-        if query.stream not in (None, ws) and not is_id(str(query.stream), "key"):
-            raise invalid_request("The workspace's own id, or a key's.", field="stream")
-        return await events_page(query, ws, query.stream)
-
-    @get(
-        "/v1/workspaces/{ws:str}/keys/{key:str}/events",
-        summary="Everything that happened to a key, oldest first",
-        operation_class=documented(query=shapes.EventsQuery),
-    )
-    async def key_events(request: Http, ws: str, key: str) -> Response[views.EventListView]:
-        by = await asking.caller(request, ws)
-        stored, _ = await states.get(key_id(key))
-        if stored is None or stored.workspace_id != ws:
-            raise not_found()
-        by.need(KEYS_READ)
-        return await events_page(asking.query(request, shapes.EventsQuery), ws, key)
-
     return [
         create_workspace,
         list_workspaces,
         show_workspace,
         change_workspace,
         delete_workspace,
-        workspace_events,
-        key_events,
     ]
-
-
-def _after(text: str | None, cursors: Cursors, bound: tuple[str | None, ...]) -> int:
-    """A position, or the `next_cursor` of the page before."""
-    if text is None:
-        return 0
-    if text.isascii() and text.isdigit():
-        return min(int(text[:19]), _LARGEST_POSITION)
-    try:
-        return cursors.read(text, *bound) or 0
-    except Exception:
-        raise invalid_request("A position or the cursor of the page before.", field="after") from None

@@ -1,6 +1,7 @@
-"""Who may read: the key service is asked, and what it allows is remembered for at most five seconds.
+"""Who may read: the key service is asked, and what it allows a key is remembered for at most five seconds.
 
-Only what is allowed is remembered, by a hash of the credential; a refusal is asked for anew each time.
+Only what is allowed is remembered, by a hash of the credential; a refusal is asked for anew each time. Of a
+user's token nothing is: a session that ended, or a member who was removed, is refused at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ REMEMBERED_SECONDS = 5.0
 REMEMBERED_ANSWERS = 10_000
 MAX_MESSAGE = 300
 OK = 200
+KEY_HEADER = "X-API-Key"
+CREDENTIAL_FIELDS = (KEY_HEADER, "Authorization")
 
 
 class _Told(msgspec.Struct):
@@ -27,6 +30,7 @@ class _Told(msgspec.Struct):
 
     error: str
     message: str = ""
+    field: str | None = None
 
 
 class KeyServiceAccess:
@@ -46,6 +50,8 @@ class KeyServiceAccess:
         refusal = await self._ask(credential, msgspec.json.encode(question))
         if refusal is not None:
             raise refusal
+        if all(name != KEY_HEADER for name, _ in credential.headers):
+            return
         # counted from before the question: the answer may be as old as that
         self._until[asked] = now + REMEMBERED_SECONDS
         self._until.move_to_end(asked)
@@ -70,15 +76,16 @@ def _refusal(response: httpx2.Response) -> Refusal:
         told = msgspec.json.decode(response.content, type=_Told)
     except msgspec.MsgspecError:
         return _nobody_can_say()
+    message = told.message[:MAX_MESSAGE]
     match response.status_code, told.error:
-        case 401, "missing_api_key":
-            return errors.missing_api_key()
+        case (401, "missing_api_key" | "invalid_api_key") | (403, "insufficient_permissions"):
+            return Refusal(told.error, message)
         case 401, _:
             return errors.invalid_api_key()
-        case 403, "insufficient_permissions":
-            return errors.insufficient_permissions(told.message[:MAX_MESSAGE])
         case 404, "not_found":
             return errors.not_found()
+        case 400, "invalid_request" if told.field in CREDENTIAL_FIELDS:
+            return errors.invalid_request(message, field=told.field)
         case _:
             return _nobody_can_say()
 

@@ -7,6 +7,7 @@ connection came about. Waits double, are spread at random, honour Retry-After, a
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import secrets
 from collections.abc import Mapping
@@ -77,6 +78,12 @@ class Caller:
         self._attempts = max(1, attempts)
         self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout, transport=transport)
 
+    def using(self, credential: tuple[str, Secret]) -> Caller:
+        """The same caller, on the same connections, with another credential."""
+        other = copy.copy(self)
+        other._credential = credential
+        return other
+
     async def call(
         self,
         method: str,
@@ -85,13 +92,13 @@ class Caller:
         *,
         query: Mapping[str, Any] | None = None,
         body: Body | None = None,
-        idempotent: bool = False,
+        idempotent: bool | str = False,
         if_match: str | None = None,
         extra_time: float = 0.0,
     ) -> T:
         """The answer's body as `kind`, or `KeyledgerError`.
 
-        `idempotent` sends a POST with an Idempotency-Key made here; `extra_time` is in seconds.
+        `idempotent` sends a POST with this Idempotency-Key, or with one made here. `extra_time` is in s.
         """
         headers = self._headers(body, idempotent=idempotent, if_match=if_match)
         request = self._http.build_request(
@@ -102,7 +109,7 @@ class Caller:
             headers=headers,
             timeout=self._timeout + extra_time,
         )
-        repeatable = method in _IDEMPOTENT or idempotent
+        repeatable = method in _IDEMPOTENT or bool(idempotent)
         attempt = 0
         while True:
             attempt += 1
@@ -131,7 +138,7 @@ class Caller:
         except httpx2.HTTPError as error:
             return KeyledgerError(0, "unreachable", f"The service did not answer ({type(error).__name__}).")
 
-    def _headers(self, body: Body | None, *, idempotent: bool, if_match: str | None) -> dict[str, str]:
+    def _headers(self, body: Body | None, *, idempotent: bool | str, if_match: str | None) -> dict[str, str]:
         headers: dict[str, str] = {"Accept": "application/json"}
         if self._credential is not None:
             name, secret = self._credential
@@ -139,7 +146,8 @@ class Caller:
         if body is not None:
             headers["Content-Type"] = "application/json"
         if idempotent:
-            headers["Idempotency-Key"] = secrets.token_urlsafe(24)
+            given = idempotent if isinstance(idempotent, str) else None
+            headers["Idempotency-Key"] = given or secrets.token_urlsafe(24)
         if if_match is not None:
             headers["If-Match"] = if_match
         return headers

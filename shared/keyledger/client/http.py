@@ -1,4 +1,4 @@
-"""The async client: workspaces, keys and their usage with a management key, and a verifier's answer.
+"""The async client: workspaces, members, keys and their usage, and a verifier's answer.
 
     async with KeyledgerClient("http://localhost:8401", api_key) as keyledger:
         created = await keyledger.keys.create(workspace_id, name="billing", environment="live")
@@ -8,6 +8,7 @@ Every call has a timeout and raises `KeyledgerError`. POSTs carry an Idempotency
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -16,6 +17,7 @@ from msgspec import UNSET, Struct
 
 from keyledger.client.caller import Caller, KeyledgerError
 from keyledger.client.keys import Keys
+from keyledger.client.members import Members
 from keyledger.client.records import Authorized, Check, LogHead, Verdict
 from keyledger.client.usage import Usage
 from keyledger.client.workspaces import Workspaces
@@ -27,30 +29,35 @@ SECONDS_PER_CHECK = 0.005
 
 
 class KeyledgerClient:
-    """The key service, and the usage service when `usage_url` is given; `api_key` is a management key."""
+    """The key service, and the usage service when `usage_url` is given.
+
+    `api_key` is a management key. Without one, calls are made by users: see `acting_for`.
+    """
 
     def __init__(
         self,
         base_url: str,
-        api_key: str | Secret,
+        api_key: str | Secret | None = None,
         *,
         usage_url: str | None = None,
         timeout: float = 5.0,
         attempts: int = 3,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        credential = ("X-API-Key", _secret(api_key))
+        credential = None if api_key is None else ("X-API-Key", _secret(api_key))
 
         def calling(url: str) -> Caller:
             return Caller(url, credential=credential, timeout=timeout, attempts=attempts, transport=transport)
 
         self._base_url = base_url
-        self._callers = [calling(base_url)]
-        self.workspaces = Workspaces(self._callers[0])
-        self.keys = Keys(self._callers[0])
-        if usage_url is not None:
-            self._callers.append(calling(usage_url))
-        self.usage = Usage(self._callers[1] if usage_url is not None else None)
+        self._call_by([calling(url) for url in (base_url, usage_url) if url is not None])
+
+    def _call_by(self, callers: Sequence[Caller]) -> None:
+        self._callers = callers
+        self.workspaces = Workspaces(callers[0])
+        self.members = Members(callers[0])
+        self.keys = Keys(callers[0])
+        self.usage = Usage(callers[1] if len(callers) > 1 else None)
 
     def __repr__(self) -> str:
         return f"<KeyledgerClient {self._base_url}>"
@@ -73,10 +80,29 @@ class KeyledgerClient:
         body = {"workspace_id": workspace_id, "scope": scope, "key_id": UNSET if key_id is None else key_id}
         return await self._callers[0].call("POST", "/v1/authorize", Authorized, body=body, idempotent=True)
 
+    def acting_for(self, session_token: str | Secret) -> KeyledgerClient:
+        """A client that calls as the user of this session token, on the connections of this one.
+
+        It need not be closed; closing this one closes both.
+        """
+        user = copy.copy(self)
+        credential = ("Authorization", Secret(f"Bearer {_secret(session_token).reveal()}"))
+        user._call_by([caller.using(credential) for caller in self._callers])
+        return user
+
+    async def end_session(self) -> str:
+        """End the session of the user that this client acts for, everywhere and at once; its id."""
+        answer = await self._callers[0].call("POST", "/v1/session/end", _Ended, body={}, idempotent=True)
+        return answer.session
+
     async def close(self) -> None:
         """Close every connection."""
         for caller in self._callers:
             await caller.close()
+
+
+class _Ended(Struct):
+    session: str
 
 
 class _Verdicts(Struct):

@@ -6,31 +6,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from keyledger.client.caller import PAGE, Caller, workspace_path
 from keyledger.client.records import (
     CreatedKey,
+    EventPage,
     ForeignKey,
     ImportedKeys,
     Key,
     KeyEvent,
+    KeyPage,
     RevokedKey,
     RotatedKey,
 )
 from keyledger.events import RateLimit, Retire
 
 SECONDS_PER_FOREIGN_KEY = 0.1
-
-
-class _KeyPage(Struct):
-    keys: list[Key]
-    next_cursor: str | None = None
-
-
-class _EventPage(Struct):
-    events: list[KeyEvent]
-    next_cursor: str | None = None
 
 
 class Keys:
@@ -51,8 +43,12 @@ class Keys:
         rate_limit: RateLimit | None = None,
         external_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
     ) -> CreatedKey:
-        """A new key; its `key` is the token, told this once."""
+        """A new key; its `key` is the token, told this once.
+
+        The same `idempotency_key` twice makes one key and the same answer; without one, it is made here.
+        """
         body = {
             "name": name,
             "environment": environment,
@@ -64,7 +60,27 @@ class Keys:
             "metadata": UNSET if metadata is None else dict(metadata),
         }
         path = workspace_path(workspace_id, "keys")
-        return await self._caller.call("POST", path, CreatedKey, body=body, idempotent=True)
+        idempotent = idempotency_key or True
+        return await self._caller.call("POST", path, CreatedKey, body=body, idempotent=idempotent)
+
+    async def page(
+        self,
+        workspace_id: str,
+        *,
+        environment: str | None = None,
+        status: str | None = None,
+        external_id: str | None = None,
+        search: str | None = None,
+        as_of: datetime | int | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> KeyPage:
+        """At most `limit` (≤ 200) keys that fit, newest first, from a cursor of the same question on."""
+        query = {
+            "environment": environment, "status": status, "external_id": external_id, "search": search,
+            "as_of": as_of, "limit": limit, "cursor": cursor,
+        }  # fmt: skip
+        return await self._caller.call("GET", workspace_path(workspace_id, "keys"), KeyPage, query=query)
 
     async def list(
         self,
@@ -77,14 +93,17 @@ class Keys:
         as_of: datetime | int | None = None,
     ) -> AsyncIterator[Key]:
         """Every key that fits, newest first, page by page."""
-        query = {
-            "environment": environment, "status": status, "external_id": external_id, "search": search,
-            "as_of": as_of, "limit": PAGE,
-        }  # fmt: skip
         cursor: str | None = None
         while True:
-            page = await self._caller.call(
-                "GET", workspace_path(workspace_id, "keys"), _KeyPage, query={**query, "cursor": cursor}
+            page = await self.page(
+                workspace_id,
+                environment=environment,
+                status=status,
+                external_id=external_id,
+                search=search,
+                as_of=as_of,
+                limit=PAGE,
+                cursor=cursor,
             )
             for key in page.keys:
                 yield key
@@ -112,6 +131,7 @@ class Keys:
         overlap_seconds: int = 0,
         retire: Retire | None = None,
         if_match: str | None = None,
+        idempotency_key: str | None = None,
     ) -> RotatedKey:
         """A new token for the same key; the one before is accepted for `overlap_seconds` more.
 
@@ -120,7 +140,7 @@ class Keys:
         body = {"overlap_seconds": overlap_seconds, "retire": retire or UNSET}
         path = workspace_path(workspace_id, "keys", key_id, "rotate")
         return await self._caller.call(
-            "POST", path, RotatedKey, body=body, idempotent=True, if_match=if_match
+            "POST", path, RotatedKey, body=body, idempotent=idempotency_key or True, if_match=if_match
         )
 
     async def revoke(
@@ -132,6 +152,7 @@ class Keys:
         note: str | None = None,
         wait: float | None = None,
         if_match: str | None = None,
+        idempotency_key: str | None = None,
     ) -> RevokedKey:
         """Refuse the key for ever; with `wait` (seconds, ≤ 30) the answer says which verifiers do already."""
         body = {"reason": reason or UNSET, "note": note or UNSET, "wait": UNSET if wait is None else wait}
@@ -141,7 +162,7 @@ class Keys:
             path,
             RevokedKey,
             body=body,
-            idempotent=True,
+            idempotent=idempotency_key or True,
             if_match=if_match,
             extra_time=wait or 0.0,
         )
@@ -165,15 +186,31 @@ class Keys:
         self, workspace_id: str, key_id: str | None = None, *, after: int = 0
     ) -> AsyncIterator[KeyEvent]:
         """The history of a key, or of the whole workspace, after this position, oldest first."""
-        path = (
-            workspace_path(workspace_id, "events")
-            if key_id is None
-            else workspace_path(workspace_id, "keys", key_id, "events")
-        )
+        path = _events_path(workspace_id, key_id)
         while True:
-            page = await self._caller.call("GET", path, _EventPage, query={"after": after, "limit": PAGE})
+            page = await self._caller.call("GET", path, EventPage, query={"after": after, "limit": PAGE})
             for event in page.events:
                 yield event
             if page.next_cursor is None or not page.events:
                 return
             after = page.events[-1].position
+
+    async def events_page(
+        self,
+        workspace_id: str,
+        key_id: str | None = None,
+        *,
+        newest_first: bool = False,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> EventPage:
+        """At most `limit` (≤ 200) events of a key, or the workspace, from a cursor of this order on."""
+        order = "newest" if newest_first else "oldest"
+        query = {"order": order, "limit": limit, "cursor": cursor}
+        return await self._caller.call("GET", _events_path(workspace_id, key_id), EventPage, query=query)
+
+
+def _events_path(workspace_id: str, key_id: str | None) -> str:
+    if key_id is None:
+        return workspace_path(workspace_id, "events")
+    return workspace_path(workspace_id, "keys", key_id, "events")

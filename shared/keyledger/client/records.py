@@ -27,6 +27,46 @@ class Workspace(Struct, frozen=True, kw_only=True):
     quota: Quota | None = None
     position: int | None = None
     epoch: str | None = None
+    role: str | None = None
+    """What the user is there, in the list of their own workspaces."""
+
+
+class WorkspacePage(Struct, frozen=True):
+    """Some workspaces, and the cursor of those after them."""
+
+    workspaces: tuple[Workspace, ...]
+    next_cursor: str | None = None
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """Somebody of a workspace. `added_by` is the key (`key_…`) or user who let them in.
+
+    `version` (the workspace's), `position` and `epoch` are there in the answer of a write.
+    """
+
+    user: str
+    role: str
+    since: datetime
+    added_by: str
+    version: int | None = None
+    position: int | None = None
+    epoch: str | None = None
+
+
+class MemberPage(Struct, frozen=True):
+    """Some members, those added last first, and the cursor of those after them."""
+
+    members: tuple[Member, ...]
+    next_cursor: str | None = None
+
+
+class RemovedMember(Struct, frozen=True, kw_only=True):
+    """A user who is no member any more."""
+
+    user: str
+    version: int
+    position: int
+    epoch: str
 
 
 class DeletedWorkspace(Struct, frozen=True, kw_only=True):
@@ -64,8 +104,16 @@ class Key(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
     secrets: tuple[SecretHint, ...]
     version: int
+    quota: Quota | None = None
     position: int | None = None
     epoch: str | None = None
+
+
+class KeyPage(Struct, frozen=True):
+    """Some keys, newest first, and the cursor of those after them."""
+
+    keys: tuple[Key, ...]
+    next_cursor: str | None = None
 
 
 class CreatedKey(Key, frozen=True, kw_only=True):
@@ -140,7 +188,7 @@ class RevokedKey(Key, frozen=True, kw_only=True):
 
 
 class KeyEvent(Struct, frozen=True, kw_only=True):
-    """One event of the log, as the history shows it."""
+    """One event of the log, as the history shows it; `stream` is the key or the workspace it is about."""
 
     position: int
     version: int
@@ -149,6 +197,14 @@ class KeyEvent(Struct, frozen=True, kw_only=True):
     actor: str
     request_id: str
     data: dict[str, Any]
+    stream: str | None = None
+
+
+class EventPage(Struct, frozen=True):
+    """Some events in the order that was asked for, and the cursor of those after them."""
+
+    events: tuple[KeyEvent, ...]
+    next_cursor: str | None = None
 
 
 class LogEpoch(Struct, frozen=True):
@@ -202,6 +258,39 @@ class UsageSeries(Struct, frozen=True, kw_only=True):
     series: list[UsagePoint]
     totals: UsageCount
     last_used_at: datetime | None = None
+
+
+class GrantedPart(Struct, frozen=True):
+    """One verifier's part of a cell: what it was given, and what it has told that it let in."""
+
+    verifier: str
+    granted: int
+    spent: int
+
+
+class QuotaCell(Struct, frozen=True, kw_only=True):
+    """The period of a quota that runs now; `reset` is in unix seconds."""
+
+    period: str
+    limit: int
+    admitted: int
+    granted: int
+    remaining: int
+    reset: int
+    verifiers: tuple[GrantedPart, ...] = ()
+
+
+class RateLimitCell(Struct, frozen=True, kw_only=True):
+    """The cell of a rate limit that runs now; None while nothing was asked of it. `reset` is in unix s."""
+
+    limit: int | None
+    window_seconds: int | None
+    admitted: int
+    granted: int
+    remaining: int | None
+    reset: int | None
+    verifiers: tuple[GrantedPart, ...] = ()
+    quota: QuotaCell | None = None
 
 
 class Check(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from keyledger.client.caller import Caller, workspace_path
-from keyledger.client.records import UsagePoint, UsageSeries
+from keyledger.client.records import RateLimitCell, UsagePoint, UsageSeries
 
 
 class _LastUsed(Struct):
@@ -63,3 +63,12 @@ class Usage:
             "GET", workspace_path(workspace_id, "last-used"), _LastUsed, query=query
         )
         return answer.last_used
+
+    async def rate_limit(self, workspace_id: str, key_id: str | None = None) -> RateLimitCell:
+        """The cell that runs now of the workspace's rate limit and quota, or of a key's own."""
+        path = (
+            workspace_path(workspace_id, "rate-limit")
+            if key_id is None
+            else workspace_path(workspace_id, "keys", key_id, "rate-limit")
+        )
+        return await self._caller.call("GET", path, RateLimitCell)

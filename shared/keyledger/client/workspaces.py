@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from keyledger.client.caller import PAGE, Caller, workspace_path
-from keyledger.client.records import DeletedWorkspace, Workspace
+from keyledger.client.records import DeletedWorkspace, Workspace, WorkspacePage
 from keyledger.events import Quota, RateLimit
-
-
-class _WorkspacePage(Struct):
-    workspaces: list[Workspace]
-    next_cursor: str | None = None
 
 
 class Workspaces:
@@ -22,21 +17,32 @@ class Workspaces:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def create(self, name: str, *, rate_limit: RateLimit | None = None) -> Workspace:
-        """A new workspace; needs `keyledger:admin`."""
+    async def create(
+        self, name: str, *, rate_limit: RateLimit | None = None, idempotency_key: str | None = None
+    ) -> Workspace:
+        """A new workspace. A user owns it then, and cannot set its limit; a key needs `keyledger:admin`.
+
+        The same `idempotency_key` twice makes one and the same answer; without one, it is made here.
+        """
         body = {"name": name, "rate_limit": rate_limit or UNSET}
-        return await self._caller.call("POST", "/v1/workspaces", Workspace, body=body, idempotent=True)
+        return await self._caller.call(
+            "POST", "/v1/workspaces", Workspace, body=body, idempotent=idempotency_key or True
+        )
 
     async def get(self, workspace_id: str) -> Workspace:
         """One workspace."""
         return await self._caller.call("GET", workspace_path(workspace_id), Workspace)
 
+    async def page(self, *, limit: int = 50, cursor: str | None = None) -> WorkspacePage:
+        """At most `limit` (≤ 200) workspaces, newest first, from a cursor on; whose, as for `list`."""
+        query = {"limit": limit, "cursor": cursor}
+        return await self._caller.call("GET", "/v1/workspaces", WorkspacePage, query=query)
+
     async def list(self) -> AsyncIterator[Workspace]:
-        """Every workspace, newest first, page by page; needs `keyledger:admin`."""
+        """A user's own workspaces, with their `role`; with `keyledger:admin` every one. Newest first."""
         cursor: str | None = None
         while True:
-            query = {"limit": PAGE, "cursor": cursor}
-            page = await self._caller.call("GET", "/v1/workspaces", _WorkspacePage, query=query)
+            page = await self.page(limit=PAGE, cursor=cursor)
             for workspace in page.workspaces:
                 yield workspace
             if (cursor := page.next_cursor) is None:

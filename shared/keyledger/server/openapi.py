@@ -95,8 +95,13 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
     return node
 
 
-def openapi_config(title: str, description: str, version: str = "0.1.0") -> OpenAPIConfig:
-    """The schema at `/docs/openapi.json`, the page at `/docs`."""
+def openapi_config(
+    title: str, description: str, version: str = "0.1.0", *, users: bool = False
+) -> OpenAPIConfig:
+    """The schema at `/docs/openapi.json`, the page at `/docs`. `users` may call with a session token, too."""
+    schemes = {"ApiKey": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header")}
+    if users:
+        schemes["SessionToken"] = SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")
     return OpenAPIConfig(
         title=title,
         version=version,
@@ -106,12 +111,8 @@ def openapi_config(title: str, description: str, version: str = "0.1.0") -> Open
             path=_DOCS, route_handlers=[], before_request=_only_what_exists, include_in_schema=False
         ),
         render_plugins=[PagePlugin(path="/"), JsonRenderPlugin(path="/openapi.json")],
-        components=Components(
-            security_schemes={
-                "ApiKey": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header")
-            }
-        ),
-        security=[{"ApiKey": []}],
+        components=Components(security_schemes=dict(schemes)),
+        security=[{name: []} for name in schemes],
     )
 
 

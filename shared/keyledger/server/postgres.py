@@ -24,6 +24,7 @@ ROLES = (
     "keyledger_owner",
     "keyledger_keys",
     "keyledger_usage",
+    "keyledger_dashboard",
     "keyledger_reader",
     "keyledger_operator",
 )

@@ -76,6 +76,10 @@ class Reader:
             self._wrong.append(f"{name} is not an http address")
         return text
 
+    def reject(self, why: str) -> None:
+        """Remember what a service's own rules say is wrong; `why` begins with the setting's name."""
+        self._wrong.append(why)
+
     def finish(self) -> None:
         """Raise `SettingsError` if anything was missing or wrong."""
         if self._wrong:

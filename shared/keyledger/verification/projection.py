@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from keyledger.event_reader import Unknown
 from keyledger.events import (
     EpochAccepted,
     EpochEvent,
@@ -26,12 +27,12 @@ from keyledger.events import (
     KeyText,
     KeyTextChange,
     LostDenial,
+    MemberEvent,
     PepperEvent,
     Quota,
     RateLimit,
     SecretDigested,
     SecretRetired,
-    Unknown,
     WorkspaceCreated,
     WorkspaceDeleted,
     WorkspaceEvent,
@@ -150,15 +151,15 @@ def change(view: View, followed: Followed) -> Change:
     return _log_change(event)
 
 
-def _log_change(event: PepperEvent | EpochEvent) -> Change:
-    """What an event about the log itself does."""
+def _log_change(event: MemberEvent | PepperEvent | EpochEvent) -> Change:
+    """What an event does that is not about what a key may do."""
     match event:
         case EpochStarted():
             return Change(denies=True, lost=event.lost)
         case EpochAccepted():
             return Change(accepted=event.number)
         case _:
-            # peppers, which no check depends on
+            # members and peppers, which no check depends on
             return NOTHING
 
 

@@ -8,7 +8,11 @@ from infra.local.settings import read_settings
 from infra.local.welcome import welcome
 
 SERVERS = Servers(
-    postgres={"keys": "postgresql://keys", "usage": "postgresql://usage"},
+    postgres={
+        "keys": "postgresql://keys",
+        "usage": "postgresql://usage",
+        "dashboard": "postgresql://dashboard",
+    },
     nats={"keys": "nats://keys", "verifier": "nats://verifier", "usage": "nats://usage"},
 )
 ENVIRON = {"PATH": "/bin", "SECRET": "hush", "PYTHONPATH": "/x", "TZ": "", "KEYLEDGER_TOKEN_PREFIX": "acme"}
@@ -33,6 +37,29 @@ def test_each_service_gets_its_own_credentials_and_no_others() -> None:
     assert envs["verifier"]["KEYLEDGER_SERVICE_KEY_FILE"] == "/home/secrets/verifier"
     assert not {"KEYLEDGER_NATS", "KEYLEDGER_PEPPERS", "KEYLEDGER_POSTGRES"} & envs["contacts"].keys()
     assert "KEYLEDGER_SEAL_SECRET_FILE" not in envs["verifier"]
+    assert envs["dashboard"]["KEYLEDGER_POSTGRES"] == "postgresql://dashboard"
+    assert envs["dashboard"]["KEYLEDGER_SEAL_SECRET_FILE"] == "/home/dashboard.secret"
+    assert (
+        not {"KEYLEDGER_NATS", "KEYLEDGER_PEPPERS", "KEYLEDGER_SERVICE_KEY_FILE"} & envs["dashboard"].keys()
+    )
+
+
+def test_the_key_service_believes_the_dashboard_by_the_keys_it_publishes() -> None:
+    envs = environments()
+    assert envs["keys"]["KEYLEDGER_JWT_ISSUER"] == envs["dashboard"]["KEYLEDGER_PUBLIC_URL"]
+    assert envs["keys"]["KEYLEDGER_JWKS_URL"] == "http://127.0.0.1:8400/.well-known/jwks.json"
+    assert "KEYLEDGER_JWT_ISSUER" not in envs["verifier"]
+
+
+def test_without_a_provider_the_dashboard_serves_this_machine_alone() -> None:
+    beyond = {"KEYLEDGER_HOST": "0.0.0.0"}
+    provider = {"KEYLEDGER_OIDC_ISSUER": "https://id.example", "KEYLEDGER_PUBLIC_URL": "https://keys.example"}
+    for environ, host in ((beyond, "127.0.0.1"), (beyond | provider, "0.0.0.0")):
+        specs = service_specs(read_settings(environ), Home(Path("/home")), SERVERS)
+        [told] = [spec for spec in specs if spec.name == "dashboard"]
+        assert (told.env["KEYLEDGER_HOST"], told.host) == (host, "127.0.0.1")
+    assert told.env["KEYLEDGER_OIDC_ISSUER"] == "https://id.example"
+    assert told.env["KEYLEDGER_PUBLIC_URL"] == "https://keys.example"
 
 
 def test_who_reads_tokens_knows_their_prefix() -> None:
@@ -51,6 +78,8 @@ def test_a_description_of_a_child_shows_no_secret() -> None:
 
 
 def test_the_welcome_quotes_a_home_with_a_space() -> None:
-    text = welcome(read_settings({"KEYLEDGER_PORT_BASE": "9000"}), Home(Path("/a b")))
+    text = welcome(read_settings({"KEYLEDGER_PORT_BASE": "9000"}), Home(Path("/a b")), "http://link")
     assert "< '/a b/bootstrap.json')" in text
     assert "http://127.0.0.1:9004/v1/contacts" in text
+    assert "\n  http://link\n" in text
+    assert "works once" not in welcome(read_settings({}), Home(Path("/a")), None)

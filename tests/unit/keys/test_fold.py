@@ -5,25 +5,28 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from keyledger.event_reader import Unknown
 from keyledger.events import (
     Event,
     KeyChanged,
     KeyCreated,
     KeyRevoked,
     KeyText,
+    MemberAdded,
+    MemberRemoved,
     NewSecret,
     PepperActivated,
     RateLimit,
     Recorded,
-    Unknown,
     WorkspaceCreated,
     WorkspaceDeleted,
     WorkspaceText,
     tag_of,
 )
 from services.keys.domain.chain import Differs
-from services.keys.domain.fold import Folded, StateRow, StreamRow, check_order, compare, fold
+from services.keys.domain.fold import Folded, StateRow, StreamRow, check_order, compare, compare_members, fold
 from services.keys.domain.key import Key
+from services.keys.domain.roles import Member
 
 KEY, WS = "key_1", "ws_1"
 CREATED = KeyCreated(
@@ -191,3 +194,31 @@ def test_what_cannot_be_read_has_no_state_and_is_not_compared(events: list[Event
     one = fold(KEY, recorded(*events))
     assert one.state is None
     compare(KEY, one, StreamRow(WS, len(events)), folded().row, opened=True)
+
+
+def test_members_are_folded_with_their_workspace_and_held_against_the_table() -> None:
+    events = (
+        WorkspaceCreated(RateLimit(1, 1), private=WorkspaceText("w")),
+        MemberAdded("user_1", "owner"),
+        MemberAdded("user_2", "viewer"),
+        MemberRemoved("user_2"),
+    )
+    folded = fold(WS, recorded(*events, stream=WS))
+    one = Member("owner", 2, "actor", 2)
+    assert (folded.kind, folded.version, folded.created_position) == ("workspace", 4, 10)
+    compare_members(WS, folded, {"user_1": one})
+    wrong: list[dict[str, Member]] = [
+        {},
+        {"user_1": Member("viewer", 2, "actor", 2)},
+        {"user_1": one, "user_2": Member("viewer", 3, "actor", 3)},
+    ]
+    for stored in wrong:
+        with pytest.raises(Differs, match="member user_"):
+            compare_members(WS, folded, stored)
+    with pytest.raises(Differs, match="member user_1"):
+        compare_members(WS, None, {"user_1": one})
+
+
+def test_members_of_a_workspace_that_cannot_be_read_are_not_judged() -> None:
+    events = (WorkspaceCreated(RateLimit(1, 1)), Unknown("of_the_future", 1, "unknown tag"))
+    compare_members(WS, fold(WS, recorded(*events, stream=WS)), {"user_1": Member("owner", 2, "actor", 2)})

@@ -8,7 +8,7 @@ from services.keys.domain.secrets import Secret
 from services.keys.domain.workspace import Workspace
 
 #: Told beside the body, or nothing that a check depends on.
-ELSEWHERE = {"id", "workspace_id", "version", "created_at", "created_by", "system"}
+ELSEWHERE = {"id", "workspace_id", "version", "created_at", "created_by", "system", "members"}
 NOT_TOLD = {"proof", "hint", "created_at"}
 
 

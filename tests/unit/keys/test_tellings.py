@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from keyledger.events import EpochAccepted, EpochStarted, KeyChanged, KeyRevoked, LostDenial, WorkspaceDeleted
+from keyledger.events import (
+    EpochAccepted,
+    EpochStarted,
+    KeyChanged,
+    KeyRevoked,
+    LostDenial,
+    MemberAdded,
+    MemberChanged,
+    MemberRemoved,
+    WorkspaceDeleted,
+)
 from services.keys.domain.tellings import MOST_TOLD, Tellings, in_parts, refused
 from tests.support.followed_log import START, WORKSPACE, FollowedLog, key_created, key_id, key_rotated
 from tests.support.followed_log import workspace_created as created
@@ -113,3 +123,50 @@ def test_a_long_list_is_told_in_parts() -> None:
 )
 def test_a_lost_denial_holds_for_its_secret_from_its_moment_on(denial: LostDenial, *, holds: bool) -> None:
     assert refused([denial], 3, START) is holds
+
+
+ADA, BOB = "user_" + "1" * 22, "user_" + "2" * 22
+
+
+def with_members(parted: Parted) -> None:
+    """Both are members in what the tellings have in common."""
+    for log in (parted.shared, parted.old, parted.new):
+        log.append(WORKSPACE, MemberAdded(ADA, "owner"))
+        log.append(WORKSPACE, MemberAdded(BOB, "member"))
+
+
+def member_denials(parted: Parted) -> list[LostDenial]:
+    tellings = Tellings()
+    tellings.shared(parted.shared.events)
+    for event in parted.old.events[4:]:
+        tellings.lost(event)
+    tellings.own(parted.new.events[4:])
+    return tellings.denials()
+
+
+def test_a_member_whose_removal_or_lesser_role_is_lost_is_refused(parted: Parted) -> None:
+    with_members(parted)
+    parted.old.append(WORKSPACE, MemberRemoved(BOB))
+    parted.old.append(WORKSPACE, MemberChanged(ADA, "viewer"))
+    assert member_denials(parted) == [
+        LostDenial(WORKSPACE, "demoted", ADA),
+        LostDenial(WORKSPACE, "removed", BOB),
+    ]
+
+
+def test_a_member_who_lost_nothing_is_not(parted: Parted) -> None:
+    with_members(parted)
+    parted.old.append(WORKSPACE, MemberChanged(BOB, "admin"))
+    parted.old.append(WORKSPACE, MemberRemoved(ADA))
+    parted.old.append(WORKSPACE, MemberAdded(ADA, "owner"))
+    parted.new.append(WORKSPACE, MemberChanged(BOB, "viewer"))
+    assert member_denials(parted) == []
+
+
+def test_who_was_removed_in_both_tellings_is_not_lost(parted: Parted) -> None:
+    with_members(parted)
+    parted.old.append(WORKSPACE, MemberRemoved(BOB))
+    parted.new.append(WORKSPACE, MemberRemoved(BOB))
+    # and a promotion of the restored telling itself is its own word
+    parted.new.append(WORKSPACE, MemberAdded("user_" + "3" * 22, "owner"))
+    assert member_denials(parted) == []

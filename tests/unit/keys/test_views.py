@@ -11,7 +11,8 @@ import pytest
 
 from keyledger import events
 from keyledger.clock import parse_rfc3339
-from keyledger.events import KeyTextChange, Recorded, Unknown
+from keyledger.event_reader import Unknown
+from keyledger.events import KeyTextChange, Recorded
 from services.keys.routes import views
 from tests.support.spec import NOW
 from tests.unit.keys.examples import (

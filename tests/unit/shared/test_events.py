@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyledger import events
-from keyledger.events import GENESIS, Recorded, Unknown, chain_hash
+from keyledger.event_reader import Unknown
+from keyledger.events import GENESIS, Recorded, chain_hash
 from keyledger.wire import frame, unframe
 
 calm = settings(deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Struct
 
 from keyledger import events
-from keyledger.events import Reader, Unknown, Upcast
+from keyledger.event_reader import Reader, Unknown, Upcast
 
 
 class Text(Struct, frozen=True, omit_defaults=True):

@@ -96,6 +96,37 @@ async def test_another_caller_workspace_or_key_is_another_question(
     assert len(keys.requests) == 5
 
 
+async def test_nothing_is_remembered_of_a_user(keys: KeyService, clock: ManualClock) -> None:
+    access = keys.access(clock)
+    user = Credential((("Authorization", "Bearer a.b.c"),))
+    for _ in range(3):
+        await access.authorize(user, "ws_1", None)
+    assert len(keys.requests) == 3
+    keys.status, keys.body = 401, {"error": "invalid_api_key", "message": "The session token is not valid."}
+    with pytest.raises(Refusal) as caught:
+        await access.authorize(user, "ws_1", None)
+    assert (caught.value.code, caught.value.message) == ("invalid_api_key", "The session token is not valid.")
+
+
+@pytest.mark.parametrize(
+    ("field", "code"),
+    [
+        ("Authorization", "invalid_request"),
+        ("X-API-Key", "invalid_request"),
+        ("scope", "unavailable"),
+        (None, "unavailable"),
+    ],
+)
+async def test_a_credential_that_cannot_be_told_is_the_callers_fault_and_a_question_is_ours(
+    keys: KeyService, clock: ManualClock, field: str | None, code: str
+) -> None:
+    keys.status, keys.body = 400, {"error": "invalid_request", "message": "not both", "field": field}
+    with pytest.raises(Refusal) as caught:
+        await keys.access(clock).authorize(CALLER, "ws_1", None)
+    assert caught.value.code == code
+    assert caught.value.field == (field if code == "invalid_request" else None)
+
+
 async def test_memory_is_bounded(keys: KeyService, clock: ManualClock) -> None:
     access = keys.access(clock)
     for number in range(REMEMBERED_ANSWERS + 1):

@@ -15,6 +15,9 @@ from keyledger.events import (
     KeyRevoked,
     KeyText,
     KeyTextChange,
+    MemberAdded,
+    MemberChanged,
+    MemberRemoved,
     NewSecret,
     PepperActivated,
     PepperRetired,
@@ -261,3 +264,15 @@ def test_what_peppers_do_is_of_no_concern_to_any_check() -> None:
     store = folded(log)
     assert store.get(KEY) == before
     assert store.position == len(log.events)
+
+
+@pytest.mark.parametrize("role", ["owner", "a role from the future"])
+def test_who_is_a_member_is_of_no_concern_to_any_check(role: str) -> None:
+    log = log_of(key_created(1))
+    before = folded(log)
+    user = "user_" + "1" * 22
+    for event in (MemberAdded(user, role), MemberChanged(user, role), MemberRemoved(user)):
+        log.append(WORKSPACE, event)
+    after = folded(log)
+    assert (after.get(KEY), after.workspace(WORKSPACE)) == (before.get(KEY), before.workspace(WORKSPACE))
+    assert after.position == len(log.events)

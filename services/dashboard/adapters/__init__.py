@@ -1,0 +1,1 @@
+"""How the dashboard reaches Postgres, the OpenID provider and the key service."""

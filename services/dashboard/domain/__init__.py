@@ -1,0 +1,1 @@
+"""What the dashboard decides by itself: who is signed in, for how long, and who may be invited. Pure."""

@@ -1,0 +1,1 @@
+"""What a request leads to: sign-in, sessions, invitations."""

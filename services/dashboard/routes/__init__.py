@@ -1,0 +1,1 @@
+"""The addresses of the dashboard: what comes in, and what goes out."""

@@ -1,0 +1,1 @@
+"""People at the pages: a real browser, a real OpenID provider, the whole system."""

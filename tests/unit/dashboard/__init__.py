@@ -1,0 +1,1 @@
+"""The dashboard's own rules and what is decided with them, without a server."""
