@@ -63,6 +63,7 @@ class GrantServer:
         self._forget_at = 0.0
         # committed cells are written one message after the other: what is in memory is what is written
         self._committing = asyncio.Lock()
+        self._newcomer = asyncio.Event()
         self._trouble = ""
 
     @property
@@ -82,7 +83,10 @@ class GrantServer:
                     self._metrics.failures.labels(type(error).__name__).inc()
                     # other exceptions may quote what they met: only their class is told
                     self._say(type(error).__name__)
-                await asyncio.sleep(TICK)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._newcomer.wait()
+                self._newcomer.clear()
         finally:
             await asyncio.shield(self._hand_over())
 
@@ -110,12 +114,12 @@ class GrantServer:
         granter = self._granter
         if granter is None:
             return
-        planned, rights = granter.shares.plan(self._clock.now() // SECOND)
+        planned, rights = granter.plan(self._clock.now())
         if planned:
             if not await self._store.record(granter.term, rights):
                 self._lose()
                 return
-            granter.shares.offer(planned)
+            granter.offer(planned)
         granter.tidy(self._clock.now())
         self._metrics.cells.set(len(granter.pools))
         self._metrics.verifiers.set(granter.shares.live(self._clock.now() // SECOND))
@@ -178,6 +182,9 @@ class GrantServer:
         if granter is None or ask is None:
             return
         await self._reply(message, granter.answer(ask, self._clock.now()), "quick")
+        if granter.shares.newcomers:
+            # it waits for its first lease
+            self._newcomer.set()
 
     async def _committed(self, message: Message) -> None:
         ask = self._decoded(message, "committed")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from keyledger.grants import EXHAUSTED, MORE, Grant, Want
+from keyledger.grants import EXHAUSTED, MORE, Grant, Want, slice_of
 
 SECOND = 1_000_000
 LEAST_PART = 50
@@ -112,6 +112,16 @@ class Pool(Struct, array_like=True):
     def _waits(self, now: int) -> bool:
         """Whether something may still come back."""
         return bool(self.awaited) and self.recalled is not None and now - self.recalled < PATIENCE
+
+    def lends(self, verifier: str, parts: int) -> bool:
+        """Whether a newcomer can have its part of this cell."""
+        scarce = self.recalled is not None or slice_of(self.limit, parts) > self.left
+        return verifier not in self.holdings and not scarce
+
+    def lend(self, verifier: str, parts: int) -> None:
+        """Charge a newcomer for what it may take unasked, if it can have that."""
+        if self.lends(verifier, parts) and (most := slice_of(self.limit, parts)):
+            self.holdings[verifier] = Holding(most)
 
     def fold(self, known: Collection[str]) -> None:
         """Keep the parts of verifiers that are gone as one, when there are many of them.

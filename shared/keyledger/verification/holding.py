@@ -123,6 +123,13 @@ class Held:
             if grant.state == EXHAUSTED:
                 cell.pool = 0
 
+    def without(self, cells: Sequence[Recalled]) -> None:
+        """Take nothing unasked of these cells: the lease that was accepted does not cover them."""
+        for each in cells:
+            name, (start, ends) = (each.holder, each.window), span(each.window, each.start)
+            if name not in self.cells or self.cells[name].start < start:
+                self._put(name, HeldCell(start, ends, each.limit, 0))
+
     def give_back(self, recalled: Sequence[Recalled], now: int) -> None:
         """Give up what is held of these cells, and what might be taken of them later."""
         self._now = max(self._now, now)

@@ -18,9 +18,17 @@ class Leases:
         """Another granter: it knows of no lease that was accepted."""
         self.accepted = 0
 
+    @property
+    def any(self) -> bool:
+        """Whether a lease was ever accepted."""
+        return bool(self._leases)
+
     def accept(self, lease: Lease, second: int) -> bool:
-        """Accept a lease, unless its slot has begun: cells of it may have been taken up without it."""
-        if lease.start <= second or lease.end <= lease.start or lease.parts < 1:
+        """Accept a lease, unless its slot has begun: cells of it may have been taken up by another one.
+
+        Who never had one has taken nothing unasked, and may begin in the middle.
+        """
+        if lease.end <= lease.start or lease.parts < 1 or (lease.start <= second and self._leases):
             return False
         self._leases = [each for each in self._leases if each.start < lease.start][-KEPT:]
         self._leases.append(lease)
@@ -38,7 +46,7 @@ class Leases:
                 continue
             if start < lease.end:
                 return slice_of(limit, lease.parts)
-            if static and start < lease.end + GRACE:
+            if static and lease.static and start < lease.end + GRACE:
                 return static_share(limit, lease.parts)
             return 0
         return 0
