@@ -18,7 +18,7 @@ LEAST_PART = 50
 """A grant is no smaller than one part in so many of the limit, until the pool is scraped together."""
 COMMITTED_PART = 200
 """A committed grant is one part in so many: what a killed holder loses is at most one in a hundred."""
-PATIENCE = 20_000
+PATIENCE = 100_000
 """Microseconds in which verifiers answer a recall."""
 FEW, GONE = 64, ""
 """So many gone verifiers are known apart in a cell; of more only the sum, under this name."""
@@ -71,7 +71,9 @@ class Pool(Struct, array_like=True):
         lowered = want.limit < self.limit
         self.limit = min(self.limit, want.limit)
         self.holdings[verifier] = Holding(want.spent + want.held, want.spent)
-        self.awaited.discard(verifier)
+        if not want.held:
+            # who still holds something spoke before it heard that it is to give that back
+            self.awaited.discard(verifier)
         return lowered
 
     def grant(self, verifier: str, need: int, parts: int, now: int) -> tuple[Grant, bool]:

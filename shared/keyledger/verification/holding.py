@@ -91,7 +91,10 @@ class Held:
             cell = self.cells.get(name)
             if cell is None or cell.until <= self._now:
                 continue
-            need = cell.need if cell.tokens <= cell.low or cell.tokens < cell.need else 0
+            need = 0
+            if cell.need:
+                # who waits will first take what has come by now
+                need = max(cell.need - cell.tokens, 1 if cell.tokens <= cell.low else 0)
             cell.need = 0
             if need or not cell.stated:
                 cell.stated = True

@@ -302,3 +302,17 @@ def test_what_one_leaves_the_next_goes_on_with() -> None:
     ask(made, "v1", 3, want(300, held=100))
     after = Granter(6, made.legacy())
     assert ask(after, "v2", 1, want(1000, held=100)).amount == 400
+
+
+def test_who_spoke_before_it_heard_the_recall_is_still_waited_for() -> None:
+    made = granter()
+    ask(made, "v1", 1, want(400))
+    ask(made, "v2", 1, want(400))
+    assert recall_of(made, "v1", 2, want(500, spent=500)) is not None
+    # v2 holds everything that it was granted, and wants more
+    early = ask(made, "v2", 2, want(900, held=500))
+    assert (early.amount, early.state) == (0, MORE)
+    assert ask(made, "v1", 3, want(500, spent=500)).state == MORE
+    # now it has heard: what it gave back is there to be granted
+    again = ask(made, "v2", 3, want(500))
+    assert (again.amount, again.state) == (500, MORE)

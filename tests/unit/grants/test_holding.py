@@ -260,3 +260,14 @@ def test_the_granters_clock_never_goes_back_and_is_not_slowed_by_a_slow_answer()
     assert clock.now(102.0) == NOW + 1_100_000
     clock.told(NOW + 20 * SECOND, 103.0)
     assert clock.now(103.0) == NOW + 20 * SECOND
+
+
+def test_what_has_come_is_not_asked_for_once_more() -> None:
+    found = held()
+    for _ in range(10):
+        spend(found, patient=True)
+    assert found.wants(quick=True, most=9)[0].need == 10
+    for _ in range(12):
+        spend(found, patient=True)
+    found.take([grant(8, 50)])
+    assert found.wants(quick=True, most=9)[0].need == 4
