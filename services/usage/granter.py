@@ -13,7 +13,15 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from keyledger.clock import SECOND, Clock
-from keyledger.grants import COMMITTED_SUBJECT, GRANT_SUBJECT, RECALL_SUBJECT, Ask, Grants, Recall
+from keyledger.grants import (
+    CELLS_SUBJECT,
+    COMMITTED_SUBJECT,
+    GRANT_SUBJECT,
+    RECALL_SUBJECT,
+    Ask,
+    Grants,
+    Recall,
+)
 from keyledger.verification.ports import Bus, BusUnavailable, Message
 from services.usage.domain.granting import Granter, Range
 from services.usage.domain.pool import Pool
@@ -23,8 +31,10 @@ TICK = 0.5
 HORIZON = 3 * SECOND
 """Microseconds for which the starts of cells are claimed ahead: a standby takes over when they are past."""
 FORGET_EVERY = 60.0
+ASK_WITHIN = 1.0
 
 _ASK = msgspec.msgpack.Decoder(Ask)
+_POOLS = msgspec.msgpack.Decoder(list[Pool])
 _ENCODER = msgspec.msgpack.Encoder()
 _log = structlog.get_logger("keyledger.granter")
 
@@ -92,15 +102,38 @@ class GrantServer:
 
     async def cells(self, holder: str) -> list[Pool]:
         """As `LimitCells.cells`."""
-        granter, second = self._granter, self._clock.now() // SECOND
-        if granter is None:
-            raise StoreUnavailable("another process grants")
+        if self._granter is None:
+            return await self._asked(holder)
+        return await self._known(self._granter, holder)
+
+    async def _asked(self, holder: str) -> list[Pool]:
+        """What the one says that grants."""
+        try:
+            answer = await self._bus.request(CELLS_SUBJECT, holder.encode(), timeout=ASK_WITHIN)
+            return _POOLS.decode(answer.body)
+        except (BusUnavailable, msgspec.MsgspecError) as error:
+            raise StoreUnavailable("another process grants, or none") from error
+
+    async def _cells(self, message: Message) -> None:
+        granter = self._granter
+        if granter is not None and message.reply:
+            with contextlib.suppress(BusUnavailable, StoreUnavailable, UnicodeDecodeError):
+                pools = await self._known(granter, message.body.decode())
+                await self._bus.publish(message.reply, _ENCODER.encode(pools))
+
+    async def _known(self, granter: Granter, holder: str) -> list[Pool]:
+        second = self._clock.now() // SECOND
         found = {(pool.window, pool.start): pool for pool in await self._store.of_holder(holder, second)}
         found |= {(pool.window, pool.start): pool for pool in granter.of_holder(holder, self._clock.now())}
         return list(found.values())
 
     async def _subscribe(self) -> None:
-        for subject, handler in ((GRANT_SUBJECT, self._quick), (COMMITTED_SUBJECT, self._committed)):
+        asked = {
+            GRANT_SUBJECT: self._quick,
+            COMMITTED_SUBJECT: self._committed,
+            CELLS_SUBJECT: self._cells,
+        }
+        for subject, handler in asked.items():
             try:
                 await self._bus.subscribe(subject, handler)
             except BusUnavailable as error:

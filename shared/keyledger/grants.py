@@ -17,6 +17,8 @@ GRANT_SUBJECT = "kl.grant"
 """Request with a msgpack `Ask`, answered by a msgpack `Grants`."""
 COMMITTED_SUBJECT = "kl.grant.committed"
 """As `GRANT_SUBJECT`, for cells whose grants are committed before they are told."""
+CELLS_SUBJECT = "kl.grant.cells"
+"""Request with a holder, answered by who grants: its running cells, as usage services know them."""
 RECALL_SUBJECT = "kl.recall"
 """Published by the granter: a msgpack `Recall`."""
 

@@ -40,6 +40,8 @@ RENEW_EVERY = 2.0
 """Seconds between two messages that ask for a lease and do not get one."""
 JOIN_AFTER = 0.02
 """Seconds before a newcomer asks again for its first lease; twice as many each time."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks for what the granter was not told of."""
 LONGEST_PAUSE = 1.0
 LEAVE_WITHIN = 0.5
 MOST_HIDDEN = 10_000
@@ -65,6 +67,7 @@ class GrantedLimits:
         self._news: asyncio.Future[None] | None = None
         self._renew_at = 0.0
         self._join_after = JOIN_AFTER
+        self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -170,6 +173,9 @@ class GrantedLimits:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await due.wait()
+        if quick and self._steady() >= self._look_at:
+            self._look_at = self._steady() + LOOK_EVERY
+            self._held.look()
         due.clear()
         if self._held.due[quick] and self._talk.term:
             # there may be more than one message takes

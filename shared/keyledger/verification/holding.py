@@ -22,6 +22,10 @@ from keyledger.verification.limits import (
     tightest,
 )
 
+QUIET = 2
+"""A cell is told of when nothing was said about it for so many looks."""
+LOOKED_AT = 1000
+
 
 class Held:
     """The tokens of one verifier. `away`: no grants can be had, in the committed lane, in the quick one."""
@@ -39,6 +43,7 @@ class Held:
         self._now = 0
         self._ends = 0
         self._sweep_at = SWEEP_FROM
+        self._looking: list[tuple[tuple[str, int | str], HeldCell]] = []
 
     def spend(self, demands: Sequence[Demand], cost: int, now: int, patient: bool = False) -> Spending:
         """As `Limits.spend`; `now` is µs of the granter's clock."""
@@ -99,8 +104,23 @@ class Held:
             if need or not cell.stated:
                 cell.stated = True
                 cell.said = cell.spent
+                cell.quiet = 0
                 wants.append(Want(*name, cell.start, cell.limit, cell.spent, cell.tokens, need))
         return wants
+
+    def look(self) -> None:
+        """Make due the cells of which something was spent since the granter was last told, some looks ago.
+
+        At most `LOOKED_AT` cells each time, in turns.
+        """
+        if not self._looking:
+            self._looking = list(self.cells.items())
+        for name, cell in self._looking[-LOOKED_AT:]:
+            if cell.spent != cell.said and cell.until > self._now:
+                cell.quiet += 1
+                if cell.quiet >= QUIET:
+                    self._state(name, cell)
+        del self._looking[-LOOKED_AT:]
 
     def unheard(self, wants: Sequence[Want]) -> None:
         """These were said to nobody, as far as is known: they are due again."""

@@ -271,3 +271,16 @@ def test_what_has_come_is_not_asked_for_once_more() -> None:
         spend(found, patient=True)
     found.take([grant(8, 50)])
     assert found.wants(quick=True, most=9)[0].need == 4
+
+
+def test_what_was_spent_is_told_after_some_silence_and_once() -> None:
+    found = held(leased=1)
+    spend(found)
+    found.look()
+    assert found.wants(quick=True, most=9) == []
+    found.look()
+    (want,) = found.wants(quick=True, most=9)
+    assert (want.spent, want.held, want.need) == (1, 19, 0)
+    for _ in range(4):
+        found.look()
+    assert found.wants(quick=True, most=9) == []
