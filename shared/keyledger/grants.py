@@ -87,13 +87,15 @@ class Lease(Struct, frozen=True, array_like=True, gc=False):
     """A verifier's part, 1 / `parts`, of all quick cells that start in [`start`, `end`), unix seconds.
 
     It may take `slice_of` the limit of each of them unasked. From `end` on, for `GRACE` seconds without
-    another lease, it may take 1 / `parts`: the static share, unless the lease is not `static`.
+    another lease, it may take 1 / `parts`: the static share, unless the lease is not `static`. Cells that
+    have ended at `made` are not covered, however slow its clock is.
     """
 
     start: int
     end: int
     parts: int
     static: bool = True
+    made: int = 0
 
 
 class Recalled(Struct, frozen=True, array_like=True, gc=False):

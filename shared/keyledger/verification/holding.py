@@ -234,7 +234,7 @@ class Held:
             start, ends = span(demand.window, now // SECOND)
             tokens = 0
             if is_quick(demand.window):
-                tokens = self.leases.unasked(start, demand.limit, static=demand.on_outage != "closed")
+                tokens = self.leases.unasked(start, ends, demand.limit, static=demand.on_outage != "closed")
             cell = self._put(name, HeldCell(start, ends, demand.limit, tokens))
             if self.hidden and name in self.hidden:
                 self.hidden.discard(name)

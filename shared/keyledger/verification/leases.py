@@ -39,11 +39,13 @@ class Leases:
         """The end of the last lease, 0 when there never was one."""
         return self._leases[-1].end if self._leases else 0
 
-    def unasked(self, start: int, limit: int, *, static: bool) -> int:
-        """What may be taken of a cell that starts then; `static` allows the static share without a lease."""
+    def unasked(self, start: int, ends: int, limit: int, *, static: bool) -> int:
+        """What may be taken of the cell [`start`, `ends`); `static` allows the static share too."""
         for lease in reversed(self._leases):
             if lease.start > start:
                 continue
+            if ends <= lease.made:
+                return 0
             if start < lease.end:
                 return slice_of(limit, lease.parts)
             if static and lease.static and start < lease.end + GRACE:

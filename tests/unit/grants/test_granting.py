@@ -238,7 +238,7 @@ def test_a_newcomer_begins_in_the_cells_that_run_with_what_the_others_leave_of_t
     made.answer(Ask("v3", made.term, 1), now)
     assert made.shares.newcomers
     planned, rights = made.plan(now)
-    assert planned["v3"] == Lease(NOON - 59, NOON + 2 * SLOT, 3, static=False)
+    assert planned["v3"] == Lease(NOON - 59, NOON + 2 * SLOT, 3, static=False, made=NOON + 1)
     assert Right("v3", 6, NOON + 2 * SLOT) in rights
     made.offer(planned)
     found = made.answer(Ask("v3", made.term, 2), now)
