@@ -36,6 +36,7 @@ bench: .dev ## measure the figures of the README
 	$(bin)/python -m bench.timing
 	$(bin)/python -m bench.log
 	$(bin)/python -m bench.verify
+	$(bin)/python -m bench.dashboard
 	exec $(bin)/python -m bench.usage
 
 fmt: .dev ## format the code and mend what can be mended

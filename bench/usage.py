@@ -14,7 +14,7 @@ import time
 import structlog
 import uvloop
 
-from bench import answering, using
+from bench import answering, granting, using
 from bench.plot import Bar
 from bench.report import machine, report
 from bench.stage import say, stage
@@ -33,9 +33,14 @@ async def main(rounds: int) -> None:
         say("folding")
         folded = await using.folding(here, rounds)
     async with stage() as here:
+        say("limits")
+        granted = await granting.measure(here, rounds)
+    async with stage() as here:
         say("a month of a workspace")
         answered = await answering.measure(here, rounds)
     ratios = [ours / bare for ours, bare in zip(recorded.ours, recorded.bare, strict=True)]
+    added = [ours - floor for ours, floor in zip(granted.granted, granted.free, strict=True)]
+    alone = [ours - floor for ours, floor in zip(granted.alone, granted.free, strict=True)]
     bars = [
         Bar("recorder, 4 verifiers, 2,000 rows a batch", "rows/s", tuple(recorded.ours), 50_000),
         Bar("the same batches by bare COPY", "rows/s", tuple(recorded.bare)),
@@ -43,6 +48,16 @@ async def main(rounds: int) -> None:
         Bar("all rows by one bare COPY", "rows/s", tuple(recorded.at_once)),
         Bar("fold, feed page to commit", "rows/s", tuple(folded), 20_000),
         *answered.bars(),
+        Bar("limits add to a check, tokens held", "µs", tuple(added), 1, more_is_better=False),
+        Bar("the same, counted in one process alone", "µs", tuple(alone)),
+        Bar(
+            "messages of a cell of 1000, 4 verifiers, 5 × load",
+            "",
+            tuple(granted.messages),
+            100,
+            more_is_better=False,
+        ),
+        Bar("admitted of that cell", "of the limit", tuple(granted.admitted), 0.95),
     ]
     facts = {
         "rounds": rounds,

@@ -21,12 +21,19 @@ from infra.local.probe import tcp_open
 MAY_PUBLISH = {
     "keys": ["kl.>", "$JS.API.>", "_INBOX_keys.>"],
     "verifier": ["kl.uses", "kl.head", "kl.applied", "kl.grant", "kl.grant.committed"],
-    "usage": ["kl.head", "kl.recall"],
+    "usage": ["kl.head", "kl.recall", "kl.grant.cells"],
 }
 MAY_SUBSCRIBE = {
     "keys": ["kl.uses", "kl.head", "kl.applied", "_INBOX_keys.>"],
     "verifier": ["kl.live.>", "kl.tick", "kl.recall", "_INBOX_verifier.>"],
-    "usage": ["kl.uselive.>", "kl.tick", "kl.grant", "kl.grant.committed", "_INBOX_usage.>"],
+    "usage": [
+        "kl.uselive.>",
+        "kl.tick",
+        "kl.grant",
+        "kl.grant.committed",
+        "kl.grant.cells",
+        "_INBOX_usage.>",
+    ],
 }
 MAY_ANSWER = frozenset({"keys", "usage"})
 

@@ -62,7 +62,7 @@ def service_specs(settings: Settings, home: Home, servers: Servers) -> list[Chil
             # nobody stands before it who would have to learn that it stops
             "KEYLEDGER_DRAIN_SECONDS": "0",
             **token,
-        }, passed_on=("KEYLEDGER_TOKEN_PREFIX", "KEYLEDGER_WORKERS")),
+        }, passed_on=("KEYLEDGER_TOKEN_PREFIX", "KEYLEDGER_WORKERS", "KEYLEDGER_LIMITS")),
         _spec(settings, servers, "usage", {
             "KEYLEDGER_POSTGRES": servers.postgres["usage"],
             "KEYLEDGER_KEYS_URL": keys_url,

@@ -13,7 +13,15 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from keyledger.clock import SECOND, Clock
-from keyledger.grants import COMMITTED_SUBJECT, GRANT_SUBJECT, RECALL_SUBJECT, Ask, Grants, Recall
+from keyledger.grants import (
+    CELLS_SUBJECT,
+    COMMITTED_SUBJECT,
+    GRANT_SUBJECT,
+    RECALL_SUBJECT,
+    Ask,
+    Grants,
+    Recall,
+)
 from keyledger.verification.ports import Bus, BusUnavailable, Message
 from services.usage.domain.granting import Granter, Range
 from services.usage.domain.pool import Pool
@@ -23,8 +31,10 @@ TICK = 0.5
 HORIZON = 3 * SECOND
 """Microseconds for which the starts of cells are claimed ahead: a standby takes over when they are past."""
 FORGET_EVERY = 60.0
+ASK_WITHIN = 1.0
 
 _ASK = msgspec.msgpack.Decoder(Ask)
+_POOLS = msgspec.msgpack.Decoder(list[Pool])
 _ENCODER = msgspec.msgpack.Encoder()
 _log = structlog.get_logger("keyledger.granter")
 
@@ -63,6 +73,7 @@ class GrantServer:
         self._forget_at = 0.0
         # committed cells are written one message after the other: what is in memory is what is written
         self._committing = asyncio.Lock()
+        self._newcomer = asyncio.Event()
         self._trouble = ""
 
     @property
@@ -82,21 +93,47 @@ class GrantServer:
                     self._metrics.failures.labels(type(error).__name__).inc()
                     # other exceptions may quote what they met: only their class is told
                     self._say(type(error).__name__)
-                await asyncio.sleep(TICK)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._newcomer.wait()
+                self._newcomer.clear()
         finally:
             await asyncio.shield(self._hand_over())
 
     async def cells(self, holder: str) -> list[Pool]:
         """As `LimitCells.cells`."""
-        granter, second = self._granter, self._clock.now() // SECOND
-        if granter is None:
-            raise StoreUnavailable("another process grants")
+        if self._granter is None:
+            return await self._asked(holder)
+        return await self._known(self._granter, holder)
+
+    async def _asked(self, holder: str) -> list[Pool]:
+        """What the one says that grants."""
+        try:
+            answer = await self._bus.request(CELLS_SUBJECT, holder.encode(), timeout=ASK_WITHIN)
+            return _POOLS.decode(answer.body)
+        except (BusUnavailable, msgspec.MsgspecError) as error:
+            raise StoreUnavailable("another process grants, or none") from error
+
+    async def _cells(self, message: Message) -> None:
+        granter = self._granter
+        if granter is not None and message.reply:
+            with contextlib.suppress(BusUnavailable, StoreUnavailable, UnicodeDecodeError):
+                pools = await self._known(granter, message.body.decode())
+                await self._bus.publish(message.reply, _ENCODER.encode(pools))
+
+    async def _known(self, granter: Granter, holder: str) -> list[Pool]:
+        second = self._clock.now() // SECOND
         found = {(pool.window, pool.start): pool for pool in await self._store.of_holder(holder, second)}
         found |= {(pool.window, pool.start): pool for pool in granter.of_holder(holder, self._clock.now())}
         return list(found.values())
 
     async def _subscribe(self) -> None:
-        for subject, handler in ((GRANT_SUBJECT, self._quick), (COMMITTED_SUBJECT, self._committed)):
+        asked = {
+            GRANT_SUBJECT: self._quick,
+            COMMITTED_SUBJECT: self._committed,
+            CELLS_SUBJECT: self._cells,
+        }
+        for subject, handler in asked.items():
             try:
                 await self._bus.subscribe(subject, handler)
             except BusUnavailable as error:
@@ -110,12 +147,12 @@ class GrantServer:
         granter = self._granter
         if granter is None:
             return
-        planned, rights = granter.shares.plan(self._clock.now() // SECOND)
+        planned, rights = granter.plan(self._clock.now())
         if planned:
             if not await self._store.record(granter.term, rights):
                 self._lose()
                 return
-            granter.shares.offer(planned)
+            granter.offer(planned)
         granter.tidy(self._clock.now())
         self._metrics.cells.set(len(granter.pools))
         self._metrics.verifiers.set(granter.shares.live(self._clock.now() // SECOND))
@@ -178,6 +215,9 @@ class GrantServer:
         if granter is None or ask is None:
             return
         await self._reply(message, granter.answer(ask, self._clock.now()), "quick")
+        if granter.shares.newcomers:
+            # it waits for its first lease
+            self._newcomer.set()
 
     async def _committed(self, message: Message) -> None:
         ask = self._decoded(message, "committed")

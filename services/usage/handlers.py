@@ -20,7 +20,7 @@ from services.usage.domain.series import (
     read_cursor,
     write_cursor,
 )
-from services.usage.ports import Access, Credential, LimitCells, StoreUnavailable, UsageStore
+from services.usage.ports import Access, Credential, LimitCells, Limited, StoreUnavailable, UsageStore
 
 MAX_KEYS = 200
 # A malformed id is asked about as an id that nobody has: whether the credential is good is told first.
@@ -63,8 +63,8 @@ class Usage:
         self._access = access
         self._clock = clock
 
-    async def admit(self, credential: Credential, workspace_id: str, key_id: str | None = None) -> None:
-        """Return when the caller may read this workspace's, or key's, usage; else the contract's refusal."""
+    async def admit(self, credential: Credential, workspace_id: str, key_id: str | None = None) -> Limited:
+        """The limits of the workspace, or key, whose usage may be read; else the contract's refusal."""
         if not credential.headers:
             raise missing_api_key()
         if not is_id(workspace_id, "ws"):
@@ -73,7 +73,7 @@ class Usage:
         if key_id is not None and not is_id(key_id, "key"):
             await self._access.authorize(credential, workspace_id, None)
             raise not_found()
-        await self._access.authorize(credential, workspace_id, key_id)
+        return await self._access.authorize(credential, workspace_id, key_id)
 
     async def series(self, workspace_id: str, key_id: str | None, asked: Asked) -> Answer:
         """The page that was asked for, or a refusal that names the parameter."""
@@ -109,13 +109,13 @@ class Usage:
         found, position = await self._last_used(workspace_id, listed)
         return {key: found.get(key) for key in listed}, position
 
-    async def limits_of(self, holder: str) -> tuple[Cell | None, Cell | None]:
-        """The running cell of a workspace's or key's rate limit, and of its quota."""
+    async def limits_of(self, holder: str, limited: Limited) -> tuple[Cell | None, Cell | None]:
+        """The running cell of a workspace's or key's rate limit, and of its quota; None without one."""
         try:
             pools = await self._limits.cells(holder)
         except StoreUnavailable as error:
             raise unavailable("unavailable", "What is granted is not known here just now.") from error
-        return current(pools, self._clock.now() // SECOND)
+        return current(pools, self._clock.now() // SECOND, limited.rate_limit, limited.quota)
 
     async def _last_used(self, workspace_id: str, keys: Sequence[str]) -> tuple[dict[str, int], int]:
         try:

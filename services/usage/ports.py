@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from keyledger.events import Epoch
+from keyledger.events import Epoch, Quota, RateLimit
 from keyledger.grants import Want
 from services.usage.domain.granting import Legacy
 from services.usage.domain.pool import Pool
@@ -73,11 +73,18 @@ class Credential(Struct, frozen=True):
         return "Credential(***)"
 
 
+class Limited(Struct, frozen=True):
+    """The rate limit and the quota of a workspace or key; None without one."""
+
+    rate_limit: RateLimit | None = None
+    quota: Quota | None = None
+
+
 class Access(Protocol):
     """Who may read the usage of a workspace, or of one key of it."""
 
-    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> None:
-        """Return when `SCOPE` on the workspace is covered and the key belongs to it.
+    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> Limited:
+        """The limits of what is named, when `SCOPE` on the workspace is covered and the key belongs to it.
 
         Else a `Refusal` with the contract's code: 401, 404, 403 in this order; `unavailable` when nobody
         can say.

@@ -17,6 +17,8 @@ GRANT_SUBJECT = "kl.grant"
 """Request with a msgpack `Ask`, answered by a msgpack `Grants`."""
 COMMITTED_SUBJECT = "kl.grant.committed"
 """As `GRANT_SUBJECT`, for cells whose grants are committed before they are told."""
+CELLS_SUBJECT = "kl.grant.cells"
+"""Request with a holder, answered by who grants: its running cells, as usage services know them."""
 RECALL_SUBJECT = "kl.recall"
 """Published by the granter: a msgpack `Recall`."""
 
@@ -28,6 +30,8 @@ LONGEST_QUICK = 60
 """Seconds of the longest cell whose grants live in the granter's memory; longer ones are committed."""
 SHARED = 5
 """One part in so many of each limit is split beforehand among the leased verifiers."""
+FEW = 4
+"""Tokens that each verifier has of a small limit, while that is no more than half of it in all."""
 SLOT = 20
 """Seconds of one lease: it covers the cells that start in them."""
 GRACE = 120
@@ -82,32 +86,39 @@ class Grant(Struct, frozen=True, array_like=True, gc=False):
 class Lease(Struct, frozen=True, array_like=True, gc=False):
     """A verifier's part, 1 / `parts`, of all quick cells that start in [`start`, `end`), unix seconds.
 
-    It may take 1 / (`parts` · SHARED) of the limit of each of them unasked. From `end` on, for `GRACE`
-    seconds without another lease, it may take 1 / `parts`: the static share.
+    It may take `slice_of` the limit of each of them unasked. From `end` on, for `GRACE` seconds without
+    another lease, it may take 1 / `parts`: the static share, unless the lease is not `static`. Cells that
+    have ended at `made` are not covered, however slow its clock is.
     """
 
     start: int
     end: int
     parts: int
+    static: bool = True
+    made: int = 0
+
+
+class Recalled(Struct, frozen=True, array_like=True, gc=False):
+    """A cell of which a verifier is to give back what it holds, or is to take nothing unasked."""
+
+    holder: str
+    window: int | str
+    start: int
+    limit: int
 
 
 class Grants(Struct, frozen=True, array_like=True):
-    """The answer to an `Ask`; `now` is the granter's clock in µs. Another term has looked at nothing else."""
+    """The answer to an `Ask`; `now` is the granter's clock in µs. Another term has looked at nothing else.
+
+    `but` are cells of which a lease that has begun gives nothing: they are granted already.
+    """
 
     term: int
     seq: int
     now: int
     grants: tuple[Grant, ...] = ()
     lease: Lease | None = None
-
-
-class Recalled(Struct, frozen=True, array_like=True, gc=False):
-    """A cell of which every verifier is to give back what it holds."""
-
-    holder: str
-    window: int | str
-    start: int
-    limit: int
+    but: tuple[Recalled, ...] = ()
 
 
 class Recall(Struct, frozen=True, array_like=True):
@@ -141,8 +152,8 @@ def is_quick(window: int | str) -> bool:
 
 
 def slice_of(limit: int, parts: int) -> int:
-    """What a leased verifier takes of a cell unasked."""
-    return limit // (SHARED * parts)
+    """What a leased verifier takes of a cell unasked: all of them together no more than half of it."""
+    return max(limit // (SHARED * parts), min(limit // (2 * parts), FEW))
 
 
 def static_share(limit: int, parts: int) -> int:

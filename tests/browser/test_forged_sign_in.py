@@ -44,11 +44,19 @@ async def scene(house: System, tmp_path_factory: pytest.TempPathFactory) -> Asyn
             assert CLIENT_SECRET not in process.log.read_text()
 
 
-@pytest.fixture
-async def ada(scene: Scene, browser: Browser) -> AsyncIterator[Person]:
-    scene.provider.reset()
+@pytest.fixture(scope="module")
+async def visitor(scene: Scene, browser: Browser) -> AsyncIterator[Person]:
     async with person(browser, scene.home, scene.provider.issuer) as somebody:
         yield somebody
+
+
+@pytest.fixture
+async def ada(scene: Scene, visitor: Person) -> AsyncIterator[Person]:
+    """Somebody whose browser has kept nothing, and an honest provider."""
+    scene.provider.reset()
+    await visitor.context.clear_cookies()
+    yield visitor
+    visitor.watch.check()
 
 
 async def is_out(somebody: Person) -> None:

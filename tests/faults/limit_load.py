@@ -25,6 +25,9 @@ class Seen:
         self.admitted: Counter[int] = Counter()
         self.refused: Counter[int] = Counter()
         self.failed = 0
+        self.needless: Counter[int] = Counter()
+        """By cell, refusals that came before something was let in: these need not have been."""
+        self._since: Counter[int] = Counter()
         self.grew: list[tuple[int, int]] = []
         self.wrong: list[str] = []
         self._remaining: dict[tuple[str, int], int] = {}
@@ -37,6 +40,10 @@ class Seen:
         reset, left = (int(answer.headers[f"x-ratelimit-{name}"]) for name in ("reset", "remaining"))
         counted = self.admitted if answer.status_code == 200 else self.refused
         counted[reset] += 1
+        if answer.status_code == 200:
+            self.needless[reset] += self._since.pop(reset, 0)
+        else:
+            self._since[reset] += 1
         if answer.status_code == 429 and (left != 0 or int(answer.headers["retry-after"]) < 1):
             self.wrong.append(f"429 with {left} left")
         before = self._remaining.get((verifier, reset))
@@ -82,6 +89,25 @@ async def load(
                     seen.note(verifier.name, answer)
 
         await asyncio.gather(*(one_after_the_other() for _ in range(connections)))
+
+
+async def burst(verifiers: Sequence[Daemon], token: str, count: int) -> Counter[int]:
+    """So many requests in a few milliseconds, ten on each connection; how often each status came."""
+    each, seen = 10, Counter[int]()
+    request = f"GET /v1/gateway HTTP/1.1\r\nHost: verifier\r\nX-API-Key: {token}\r\n\r\n".encode()
+    urls = [httpx2.URL(verifiers[number % len(verifiers)].url) for number in range(count // each)]
+    connections = [await asyncio.open_connection(url.host, url.port) for url in urls]
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(request * each)
+        for _ in range(each):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            seen[int(head.split(b" ")[1])] += 1
+        writer.close()
+
+    await asyncio.gather(*(ask(*connection) for connection in connections))
+    return seen
 
 
 class Limited:
@@ -155,5 +181,6 @@ def told(seen: Seen, cells: Sequence[int]) -> str:
     """What to print of a run."""
     found: dict[int, str] = defaultdict(str)
     for cell in cells:
-        found[cell] = f"{seen.admitted[cell]} let in, {seen.refused[cell]} refused"
+        refused = f"{seen.refused[cell]} refused, {seen.needless[cell]} of them needlessly"
+        found[cell] = f"{seen.admitted[cell]} let in, {refused}"
     return f"{dict(found)}, {seen.failed} failed, grew {seen.grew[:3]}"

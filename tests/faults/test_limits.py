@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.limit_load import Limited, Seen, limited, load, told
+from tests.faults.limit_load import Limited, Seen, burst, limited, load, told
 from tests.faults.rig import rig
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -69,6 +69,27 @@ async def test_it_holds_while_a_verifier_and_the_granter_are_killed(
         await troubled
         # what nobody disturbs any more is whole again
         assert seen.admitted[cells[-1]] >= 0.95 * LIMIT
+
+
+@pytest.mark.parametrize("verifiers", [2, 4])
+async def test_what_comes_all_at_once_gets_nearly_all_of_it_and_never_more(
+    verifiers: int, database: str, servers: Servers, tmp_path: Path
+) -> None:
+    async with (
+        rig(database, servers.nats, tmp_path, start=False) as made,
+        limited(made, tmp_path, verifiers=verifiers) as house,
+    ):
+        key = await house.key(200, WINDOW)
+
+        async def begins() -> bool:
+            return 0.05 < time.time() % WINDOW < 0.5
+
+        await until(begins, within=2 * WINDOW, describe="the next cell")
+        began = time.monotonic()
+        seen = await burst(house.verifiers, key["key"], 1000)
+        print(f"{dict(seen)} in {time.monotonic() - began:.3f} s")
+        assert 190 <= seen[200] <= 200
+        assert seen[200] + seen[429] == 1000
 
 
 @pytest.mark.parametrize("weights", [[9.0, 1.0], [1.0, 0.0]])

@@ -15,6 +15,7 @@ from keyledger.verification import Verifier
 from keyledger.verification.limits import FixedWindow
 from tests.support.asgi_server import serving
 from tests.support.keys import House, Keys, house
+from tests.support.memory_grants import granting
 from tests.support.servers import Servers
 from tests.support.waiting import until
 
@@ -60,6 +61,18 @@ async def test_it_follows_reads_writes_and_obeys(here: House, keys_url: str, tmp
         revoked = await here.admin.ok("POST", path, {"wait": 5})
         assert len(revoked["receipt"]["applied"]) == 1
         assert opened.check(key["key"], scopes=["read"]).code == "REVOKED"
+
+
+async def test_who_comes_in_the_middle_of_a_cell_has_tokens_once_it_is_ready(
+    here: House, keys_url: str, tmp_path: Path
+) -> None:
+    async with granting(here.nats):
+        key = await here.key(await here.workspace())
+        for name in ("first", "second"):
+            async with verifier(here, keys_url, tmp_path / name, limits=None) as opened:
+                await opened.ready(10)
+                await opened.reached(key["position"])
+                assert [opened.check(key["key"]).code for _ in range(50)] == ["VALID"] * 50
 
 
 async def test_another_thread_asks_the_loop(here: House, keys_url: str, tmp_path: Path) -> None:

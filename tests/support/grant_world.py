@@ -71,10 +71,10 @@ class PlayedGranter:
         else:
             # its term is over: it leases no more
             return
-        planned, rights = granter.shares.plan(now // SECOND)
+        planned, rights = granter.plan(now)
         if planned:
             claims.rights = rights
-            granter.shares.offer(planned)
+            granter.offer(planned)
         granter.tidy(now)
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from services.usage.domain.period import SIZES, Granularity
 from services.usage.domain.pool import Pool
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import NOTHING, Bucket, Count, Tally
-from services.usage.ports import Credential, StoreUnavailable
+from services.usage.ports import Credential, Limited, StoreUnavailable
 
 
 class MemoryUsageStore:
@@ -119,11 +119,13 @@ class OpenAccess:
     def __init__(self) -> None:
         self.refusal: Refusal | None = None
         self.asked: list[tuple[Credential, str, str | None]] = []
+        self.limited: dict[str, Limited] = {}
 
-    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> None:
+    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> Limited:
         self.asked.append((credential, workspace_id, key_id))
         if self.refusal is not None:
             raise self.refusal
+        return self.limited.get(key_id or workspace_id, Limited())
 
 
 class MemoryLimits:

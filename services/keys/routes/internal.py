@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from msgspec import Struct
 
 from keyledger.errors import invalid_request, not_found
+from keyledger.events import Quota, RateLimit
 from keyledger.server.openapi import documented
 from keyledger.token import is_id
 from keyledger.wire import Head, HeadQuestion
@@ -102,18 +104,30 @@ def internal_routes(
         if not is_id(body.workspace_id, "ws"):
             raise not_found()
         by.enter(body.workspace_id)
-        if (await states.get(body.workspace_id))[0] is None:
+        stored, _ = await states.get(body.workspace_id)
+        if stored is None:
             raise not_found()
         if body.key_id is not None:
-            key, _ = await states.get(key_id(body.key_id))
-            if key is None or key.workspace_id != body.workspace_id:
+            stored, _ = await states.get(key_id(body.key_id))
+            if stored is None or stored.workspace_id != body.workspace_id:
                 raise not_found()
         if body.scope not in WORKSPACE_SCOPES | SYSTEM_SCOPES:
             raise invalid_request("Only management scopes are asked for here.", field="scope")
         by.need(body.scope)
-        return answer(views.AuthorizedView(by.actor, body.workspace_id, tuple(sorted(by.scopes))))
+        scopes = tuple(sorted(by.scopes))
+        limited = msgspec.json.decode(stored.body, type=_Limited)
+        return answer(
+            views.AuthorizedView(by.actor, body.workspace_id, scopes, limited.rate_limit, limited.quota)
+        )
 
     return [key_feed, uses, snapshot, head, authorize]
+
+
+class _Limited(Struct):
+    """What workspaces' and keys' states have in common."""
+
+    rate_limit: RateLimit | None = None
+    quota: Quota | None = None
 
 
 def _question(query: shapes.HeadQuery) -> HeadQuestion:

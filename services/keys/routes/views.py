@@ -256,11 +256,13 @@ class EventListView(Struct, frozen=True):
 
 
 class AuthorizedView(Struct, frozen=True):
-    """The credential may do what was asked."""
+    """The credential may do what was asked; with the limits of the key, or workspace, that was named."""
 
     principal: str
     workspace_id: str
     scopes: tuple[str, ...]
+    rate_limit: RateLimit | None
+    quota: Quota | None
 
 
 def key_fields(key: Key, now: int) -> dict[str, Any]:

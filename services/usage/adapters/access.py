@@ -15,7 +15,7 @@ import msgspec
 from keyledger import errors
 from keyledger.clock import Clock
 from keyledger.errors import Refusal
-from services.usage.ports import SCOPE, Credential
+from services.usage.ports import SCOPE, Credential, Limited
 
 REMEMBERED_SECONDS = 5.0
 REMEMBERED_ANSWERS = 10_000
@@ -39,35 +39,40 @@ class KeyServiceAccess:
     def __init__(self, http: httpx2.AsyncClient, clock: Clock) -> None:
         self._http = http
         self._clock = clock
-        self._until: OrderedDict[bytes, float] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, Limited]] = OrderedDict()
 
-    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> None:
+    async def authorize(self, credential: Credential, workspace_id: str, key_id: str | None) -> Limited:
         asked = _hash(credential, workspace_id, key_id)
         now = self._clock.steady()
-        if self._until.get(asked, 0.0) > now:
-            return
+        until, known = self._known.get(asked, (0.0, Limited()))
+        if until > now:
+            return known
         question = {"workspace_id": workspace_id, "scope": SCOPE, "key_id": key_id}
-        refusal = await self._ask(credential, msgspec.json.encode(question))
-        if refusal is not None:
-            raise refusal
+        known = await self._ask(credential, msgspec.json.encode(question))
         if all(name != KEY_HEADER for name, _ in credential.headers):
-            return
+            return known
         # counted from before the question: the answer may be as old as that
-        self._until[asked] = now + REMEMBERED_SECONDS
-        self._until.move_to_end(asked)
-        while len(self._until) > REMEMBERED_ANSWERS:
-            self._until.popitem(last=False)
+        self._known[asked] = now + REMEMBERED_SECONDS, known
+        self._known.move_to_end(asked)
+        while len(self._known) > REMEMBERED_ANSWERS:
+            self._known.popitem(last=False)
+        return known
 
-    async def _ask(self, credential: Credential, question: bytes) -> Refusal | None:
-        """What the key service refuses the caller, or None when it allows it."""
+    async def _ask(self, credential: Credential, question: bytes) -> Limited:
+        """What the key service tells the caller, or its refusal."""
         # latin-1 gives back the very bytes that came in
         headers = [(name.encode(), value.encode("latin-1")) for name, value in credential.headers]
         headers.append((b"Content-Type", b"application/json"))
         try:
             response = await self._http.post("/v1/authorize", content=question, headers=headers)
         except httpx2.HTTPError:
-            return _nobody_can_say()
-        return None if response.status_code == OK else _refusal(response)
+            raise _nobody_can_say() from None
+        if response.status_code != OK:
+            raise _refusal(response)
+        try:
+            return msgspec.json.decode(response.content, type=Limited)
+        except msgspec.MsgspecError:
+            raise _nobody_can_say() from None
 
 
 def _refusal(response: httpx2.Response) -> Refusal:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from keyledger.events import Quota, RateLimit
+from keyledger.grants import span
 from services.usage.domain.pool import Pool
 
 
@@ -49,16 +51,24 @@ def cell_of(pool: Pool) -> Cell:
     )
 
 
-def current(pools: Iterable[Pool], second: int) -> tuple[Cell | None, Cell | None]:
-    """The rate limit's cell and the quota's at this unix second; None where nothing was asked for yet.
+def current(
+    pools: Iterable[Pool], second: int, rate_limit: RateLimit | None, quota: Quota | None
+) -> tuple[Cell | None, Cell | None]:
+    """The cell of the rate limit at this unix second, and the quota's; None where there is no such limit.
 
-    After a change of the window two cells run for a while: the one that began last is shown.
+    Where nothing was asked for yet it is whole. After a change of the window two cells run for a while: the
+    one of today's limit is shown.
     """
-    limits: list[Pool] = []
-    quotas: list[Pool] = []
-    for pool in pools:
-        if pool.start <= second < pool.end:
-            (limits if isinstance(pool.window, int) else quotas).append(pool)
-    found = [max(each, key=lambda pool: pool.start, default=None) for each in (limits, quotas)]
-    limit, quota = (None if pool is None else cell_of(pool) for pool in found)
-    return limit, quota
+    running = {pool.window: pool for pool in pools if pool.start <= second < pool.end}
+    found: list[Cell | None] = [None, None]
+    if rate_limit is not None:
+        window = rate_limit.window_seconds
+        found[0] = _cell(running.get(window), window, rate_limit.limit, second)
+    if quota is not None:
+        found[1] = _cell(running.get(quota.period), quota.period, quota.limit, second)
+    return found[0], found[1]
+
+
+def _cell(pool: Pool | None, window: int | str, limit: int, second: int) -> Cell:
+    start, reset = span(window, second)
+    return cell_of(pool) if pool is not None else Cell(window, start, reset, limit, 0, 0, limit, ())

@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from keyledger.grants import (
+    LONGEST_QUICK,
     MORE,
     NOBODY,
     Ask,
     Grant,
     Grants,
+    Lease,
     Recall,
     Recalled,
     Want,
@@ -24,11 +26,15 @@ from keyledger.grants import (
     span,
 )
 from services.usage.domain.pool import FEW, Pool, new_pool
-from services.usage.domain.shares import Holder, Shares
+from services.usage.domain.shares import Holder, Right, Shares
 
 SECOND = 1_000_000
 MOST_POOLS = 200_000
 """Cells in memory at once; nobody grants for what would be beyond."""
+JOINED_POOLS = 20_000
+"""While there are more of them newcomers wait for cells that start later: all would have to be looked at."""
+MOST_BUT = 1000
+"""A newcomer begins only when it can be told all the cells that it has nothing of."""
 
 Cell = tuple[str, int | str, int]
 
@@ -129,10 +135,36 @@ class Granter:
         grants = tuple([self._grant(ask.verifier, want, now, recalled) for want in wants])
         if ask.leaving:
             self.shares.leave(ask.verifier, second)
-        lease = None if ask.leaving else self.shares.offered(ask.verifier, second)
-        answer = Grants(self.term, ask.seq, now, grants, lease)
+        offer = None if ask.leaving else self.shares.offered(ask.verifier, second)
+        answer = Grants(self.term, ask.seq, now, grants)
+        if offer is not None:
+            answer = Grants(self.term, ask.seq, now, grants, offer.lease, offer.but)
         self._last[lane] = (ask.seq, answer)
         return answer, Recall(self.term, now, tuple(recalled)) if recalled else None
+
+    def plan(self, now: int) -> tuple[dict[str, Lease], list[Right]]:
+        """Leases that are due, and the rights to be recorded before `offer`."""
+        second = self._advance(now) // SECOND
+        since = next((each.start for each in self.ranges if each.start <= now < each.end), None)
+        if since is None or len(self.pools) > JOINED_POOLS:
+            return self.shares.plan(second)
+        # of cells that started before that nothing is granted
+        return self.shares.plan(second, max(second - LONGEST_QUICK, -(-since // SECOND)))
+
+    def offer(self, planned: dict[str, Lease]) -> None:
+        """Make planned leases known; who begins with running cells is charged for its part of them first."""
+        for verifier, lease in planned.items():
+            running = [
+                pool
+                for pool in (self.pools.values() if lease.start <= self._now // SECOND else ())
+                if is_quick(pool.window) and lease.start <= pool.start < lease.end
+            ]
+            without = [pool for pool in running if not pool.lends(verifier, lease.parts)]
+            if len(without) <= MOST_BUT:
+                for pool in running:
+                    pool.lend(verifier, lease.parts)
+                but = [Recalled(pool.holder, pool.window, pool.start, pool.limit) for pool in without]
+                self.shares.offer(verifier, lease, tuple(but))
 
     def tidy(self, now: int) -> None:
         """Drop cells that have ended, and who is gone."""

@@ -11,14 +11,14 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from keyledger.grants import EXHAUSTED, MORE, Grant, Want
+from keyledger.grants import EXHAUSTED, MORE, Grant, Want, slice_of
 
 SECOND = 1_000_000
 LEAST_PART = 50
 """A grant is no smaller than one part in so many of the limit, until the pool is scraped together."""
 COMMITTED_PART = 200
 """A committed grant is one part in so many: what a killed holder loses is at most one in a hundred."""
-PATIENCE = 20_000
+PATIENCE = 100_000
 """Microseconds in which verifiers answer a recall."""
 FEW, GONE = 64, ""
 """So many gone verifiers are known apart in a cell; of more only the sum, under this name."""
@@ -71,7 +71,9 @@ class Pool(Struct, array_like=True):
         lowered = want.limit < self.limit
         self.limit = min(self.limit, want.limit)
         self.holdings[verifier] = Holding(want.spent + want.held, want.spent)
-        self.awaited.discard(verifier)
+        if not want.held:
+            # who still holds something spoke before it heard that it is to give that back
+            self.awaited.discard(verifier)
         return lowered
 
     def grant(self, verifier: str, need: int, parts: int, now: int) -> tuple[Grant, bool]:
@@ -112,6 +114,16 @@ class Pool(Struct, array_like=True):
     def _waits(self, now: int) -> bool:
         """Whether something may still come back."""
         return bool(self.awaited) and self.recalled is not None and now - self.recalled < PATIENCE
+
+    def lends(self, verifier: str, parts: int) -> bool:
+        """Whether a newcomer can have its part of this cell."""
+        scarce = self.recalled is not None or slice_of(self.limit, parts) > self.left
+        return verifier not in self.holdings and not scarce
+
+    def lend(self, verifier: str, parts: int) -> None:
+        """Charge a newcomer for what it may take unasked, if it can have that."""
+        if self.lends(verifier, parts) and (most := slice_of(self.limit, parts)):
+            self.holdings[verifier] = Holding(most)
 
     def fold(self, known: Collection[str]) -> None:
         """Keep the parts of verifiers that are gone as one, when there are many of them.

@@ -29,9 +29,10 @@ class QuotaBody(Struct):
 
 
 class RateLimitBody(Struct):
-    """The cell that runs now; null figures while nothing was asked of it yet. `reset` is in unix seconds.
+    """The cell that runs now; null figures for a key without a limit of its own. `reset` is in unix seconds.
 
-    `granted` is what verifiers were given, `admitted` what they have told that they let in, a moment ago.
+    `granted` is what verifiers may let in by now, `admitted` what they have told that they let in, a few
+    seconds ago at most.
     """
 
     limit: int | None
@@ -50,12 +51,12 @@ class RateLimitBody(Struct):
     operation_class=documented(),
 )
 async def workspace_rate_limit(request: Http, workspace_id: str, usage: Usage) -> Response[RateLimitBody]:
-    """What was admitted and granted in the cell that runs, and to which verifiers. 503 where another process
-    grants, and while nobody does.
+    """What was admitted and granted in the cell that runs, and to which verifiers. 503 while nobody
+    grants.
     """
-    await usage.admit(credential_of(request), workspace_id)
+    limited = await usage.admit(credential_of(request), workspace_id)
     decode_query(pairs_of(request), NoQuery)
-    return Response(_body(*await usage.limits_of(workspace_id)))
+    return Response(_body(*await usage.limits_of(workspace_id, limited)))
 
 
 @get(
@@ -67,9 +68,9 @@ async def key_rate_limit(
     request: Http, workspace_id: str, key_id: str, usage: Usage
 ) -> Response[RateLimitBody]:
     """As of a workspace, for the limit that a key has besides."""
-    await usage.admit(credential_of(request), workspace_id, key_id)
+    limited = await usage.admit(credential_of(request), workspace_id, key_id)
     decode_query(pairs_of(request), NoQuery)
-    return Response(_body(*await usage.limits_of(key_id)))
+    return Response(_body(*await usage.limits_of(key_id, limited)))
 
 
 def _body(limit: Cell | None, quota: Cell | None) -> RateLimitBody:

@@ -36,7 +36,7 @@ from keyledger.verification.verdict import (
 from services.verifier.handlers.tally import Tally
 
 MAX_BATCH = 1000
-BATCH_PATIENCE = 0.2
+BATCH_PATIENCE = 0.3
 """Seconds for which all of a batch together waits for grants."""
 SLICE = 100
 """Verdicts of a batch that are given before anything else has its turn: a millisecond or so."""

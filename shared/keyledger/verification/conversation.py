@@ -86,8 +86,8 @@ class Conversation:
             return True
         self.held.take(grants.grants)
         self._replaces = ""
-        if grants.lease is not None:
-            self.held.leases.accept(grants.lease, second)
+        if grants.lease is not None and self.held.leases.accept(grants.lease, second):
+            self.held.without(grants.but)
         return True
 
     def unanswered(self, *, quick: bool) -> None:

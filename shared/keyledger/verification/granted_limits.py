@@ -38,6 +38,10 @@ PAUSE = 0.004
 """Seconds before asking again what is being recalled from others."""
 RENEW_EVERY = 2.0
 """Seconds between two messages that ask for a lease and do not get one."""
+JOIN_AFTER = 0.02
+"""Seconds before a newcomer asks again for its first lease; twice as many each time."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks for what the granter was not told of."""
 LONGEST_PAUSE = 1.0
 LEAVE_WITHIN = 0.5
 MOST_HIDDEN = 10_000
@@ -62,6 +66,8 @@ class GrantedLimits:
         self._talk = Conversation(verifier, self._held, replaces=replaces)
         self._news: asyncio.Future[None] | None = None
         self._renew_at = 0.0
+        self._join_after = JOIN_AFTER
+        self._look_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -80,9 +86,14 @@ class GrantedLimits:
         """Wait until the granter has said something, `within` seconds at most."""
         if self._clock.known and self._held.has(demands, cost):
             return
-        if self._news is None or self._news.done():
-            self._news = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._news], timeout=within)
+        await asyncio.wait([self._next_news()], timeout=within)
+
+    async def ready(self, within: float) -> None:
+        """Wait until the first lease has come, or nobody answers, `within` seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while not (self._held.leases.any or self._held.away[True]):
+                    await self._next_news()
 
     async def start(self) -> None:
         """Begin to talk to the granter; it need not be there."""
@@ -156,9 +167,15 @@ class GrantedLimits:
         """Return when there may be something to say."""
         due = self._due[quick]
         if not due.is_set() and not (quick and self._renewing(ahead=True)):
+            pause = random.uniform(0.5, 1.0)  # noqa: S311 (spread, not secrecy)
+            if quick and not self._held.leases.any:
+                pause = min(pause, self._join_after)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0.5, 1.0)):  # noqa: S311 (spread, not secrecy)
+                async with asyncio.timeout(pause):
                     await due.wait()
+        if quick and self._steady() >= self._look_at:
+            self._look_at = self._steady() + LOOK_EVERY
+            self._held.look()
         due.clear()
         if self._held.due[quick] and self._talk.term:
             # there may be more than one message takes
@@ -172,7 +189,8 @@ class GrantedLimits:
         if steady < self._renew_at or not self._talk.renews(self._clock.now(steady) // SECOND):
             return False
         if not ahead:
-            self._renew_at = steady + RENEW_EVERY
+            self._renew_at = steady + (RENEW_EVERY if self._held.leases.any else self._join_after)
+            self._join_after = min(RENEW_EVERY, 2 * self._join_after)
         return True
 
     async def _exchange(self, ask: Ask, quick: bool) -> Grants | None:
@@ -198,6 +216,12 @@ class GrantedLimits:
             return
         if self._clock.known:
             self._talk.recalled(recall, recall.now)
+
+    def _next_news(self) -> asyncio.Future[None]:
+        """What is done when the granter has said something, or does not answer."""
+        if self._news is None or self._news.done():
+            self._news = asyncio.get_running_loop().create_future()
+        return self._news
 
     def _tell(self) -> None:
         """Wake whoever waits for news."""

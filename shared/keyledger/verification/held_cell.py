@@ -14,11 +14,12 @@ class HeldCell:
     was shown.
 
     Its limit and what is shown only ever fall. `need` is what is waited for; `said` is what the granter was
-    last told to be spent, and `stated` is False while it has to hear how the cell stands.
+    last told to be spent, `quiet` how many looks ago, and `stated` is False while it has to hear how the cell
+    stands.
     """
 
     __slots__ = (
-        "ends", "limit", "low", "need", "pool", "said", "shown",
+        "ends", "limit", "low", "need", "pool", "quiet", "said", "shown",
         "spent", "start", "state", "stated", "tokens", "until", "window",
     )  # fmt: skip
 
@@ -36,6 +37,7 @@ class HeldCell:
         self.low = tokens // LOW
         self.need = 0
         self.stated = True
+        self.quiet = 0
 
 
 def shown(demand: Demand, cell: HeldCell) -> LimitState:

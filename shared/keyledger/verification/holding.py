@@ -22,6 +22,10 @@ from keyledger.verification.limits import (
     tightest,
 )
 
+QUIET = 2
+"""A cell is told of when nothing was said about it for so many looks."""
+LOOKED_AT = 1000
+
 
 class Held:
     """The tokens of one verifier. `away`: no grants can be had, in the committed lane, in the quick one."""
@@ -39,6 +43,7 @@ class Held:
         self._now = 0
         self._ends = 0
         self._sweep_at = SWEEP_FROM
+        self._looking: list[tuple[tuple[str, int | str], HeldCell]] = []
 
     def spend(self, demands: Sequence[Demand], cost: int, now: int, patient: bool = False) -> Spending:
         """As `Limits.spend`; `now` is µs of the granter's clock."""
@@ -91,13 +96,31 @@ class Held:
             cell = self.cells.get(name)
             if cell is None or cell.until <= self._now:
                 continue
-            need = cell.need if cell.tokens <= cell.low or cell.tokens < cell.need else 0
+            need = 0
+            if cell.need:
+                # who waits will first take what has come by now
+                need = max(cell.need - cell.tokens, 1 if cell.tokens <= cell.low else 0)
             cell.need = 0
             if need or not cell.stated:
                 cell.stated = True
                 cell.said = cell.spent
+                cell.quiet = 0
                 wants.append(Want(*name, cell.start, cell.limit, cell.spent, cell.tokens, need))
         return wants
+
+    def look(self) -> None:
+        """Make due the cells of which something was spent since the granter was last told, some looks ago.
+
+        At most `LOOKED_AT` cells each time, in turns.
+        """
+        if not self._looking:
+            self._looking = list(self.cells.items())
+        for name, cell in self._looking[-LOOKED_AT:]:
+            if cell.spent != cell.said and cell.until > self._now:
+                cell.quiet += 1
+                if cell.quiet >= QUIET:
+                    self._state(name, cell)
+        del self._looking[-LOOKED_AT:]
 
     def unheard(self, wants: Sequence[Want]) -> None:
         """These were said to nobody, as far as is known: they are due again."""
@@ -122,6 +145,13 @@ class Held:
                 cell.state = grant.state
             if grant.state == EXHAUSTED:
                 cell.pool = 0
+
+    def without(self, cells: Sequence[Recalled]) -> None:
+        """Take nothing unasked of these cells: the lease that was accepted does not cover them."""
+        for each in cells:
+            name, (start, ends) = (each.holder, each.window), span(each.window, each.start)
+            if name not in self.cells or self.cells[name].start < start:
+                self._put(name, HeldCell(start, ends, each.limit, 0))
 
     def give_back(self, recalled: Sequence[Recalled], now: int) -> None:
         """Give up what is held of these cells, and what might be taken of them later."""
@@ -204,7 +234,7 @@ class Held:
             start, ends = span(demand.window, now // SECOND)
             tokens = 0
             if is_quick(demand.window):
-                tokens = self.leases.unasked(start, demand.limit, static=demand.on_outage != "closed")
+                tokens = self.leases.unasked(start, ends, demand.limit, static=demand.on_outage != "closed")
             cell = self._put(name, HeldCell(start, ends, demand.limit, tokens))
             if self.hidden and name in self.hidden:
                 self.hidden.discard(name)

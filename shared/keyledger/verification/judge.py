@@ -44,6 +44,8 @@ STATES = ("starting", "ready", "degraded", "held", "stale")
 READY_WITHIN = 30.0
 READY_LOOK = 0.01
 """Seconds between two looks of whoever waits for the keys to be loaded."""
+JOIN_WITHIN = 1.0
+"""Seconds that the first tokens of the limits are waited for; without a granter there are none."""
 KEPT_NEEDS = 4096
 KEPT_SCOPES = 16
 """Needs with more scopes are not remembered."""
@@ -133,13 +135,17 @@ class Judge:
         return self._format.prefixes
 
     async def ready(self, timeout: float = READY_WITHIN) -> None:
-        """Wait up to `timeout` seconds until verdicts can be given; then refuses as `check` would."""
+        """Wait up to `timeout` seconds until verdicts can be given; then refuses as `check` would.
+
+        For the first tokens of the limits it waits for a second at most.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self.state in _NOT_YET:  # noqa: ASYNC110 (time changes it too, and tells nobody)
                     await asyncio.sleep(READY_LOOK)
         if self.follower.age() > self.max_staleness:
             raise self._stale()
+        await self.limits.ready(JOIN_WITHIN)
 
     def check(
         self,
@@ -153,8 +159,9 @@ class Judge:
     ) -> Verdict:
         """The verdict on `token`, whose use is reported unless `cost` is 0. Never waits.
 
-        So without a token of a limit in hand it says that the limit is reached, even where a grant would come
-        a moment later; `verify` waits for it.
+        It spends what is held of the limits: once the verifier is ready, a part of every cell up to a minute
+        from its beginning. When that is spent before more has come, and at the first check of a longer
+        cell or a quota, it says that the limit is reached; `verify` waits the moment until more is there.
 
         Refuses with `invalid_request` for needs that no key could be asked for, `cost_exceeds_limit`, and
         `stale` or `unavailable` when nothing can be said now. `Unproven`, which is `busy`, asks for `verify`

@@ -18,9 +18,17 @@ class Leases:
         """Another granter: it knows of no lease that was accepted."""
         self.accepted = 0
 
+    @property
+    def any(self) -> bool:
+        """Whether a lease was ever accepted."""
+        return bool(self._leases)
+
     def accept(self, lease: Lease, second: int) -> bool:
-        """Accept a lease, unless its slot has begun: cells of it may have been taken up without it."""
-        if lease.start <= second or lease.end <= lease.start or lease.parts < 1:
+        """Accept a lease, unless its slot has begun: cells of it may have been taken up by another one.
+
+        Who never had one has taken nothing unasked, and may begin in the middle.
+        """
+        if lease.end <= lease.start or lease.parts < 1 or (lease.start <= second and self._leases):
             return False
         self._leases = [each for each in self._leases if each.start < lease.start][-KEPT:]
         self._leases.append(lease)
@@ -31,14 +39,16 @@ class Leases:
         """The end of the last lease, 0 when there never was one."""
         return self._leases[-1].end if self._leases else 0
 
-    def unasked(self, start: int, limit: int, *, static: bool) -> int:
-        """What may be taken of a cell that starts then; `static` allows the static share without a lease."""
+    def unasked(self, start: int, ends: int, limit: int, *, static: bool) -> int:
+        """What may be taken of the cell [`start`, `ends`); `static` allows the static share too."""
         for lease in reversed(self._leases):
             if lease.start > start:
                 continue
+            if ends <= lease.made:
+                return 0
             if start < lease.end:
                 return slice_of(limit, lease.parts)
-            if static and start < lease.end + GRACE:
+            if static and lease.static and start < lease.end + GRACE:
                 return static_share(limit, lease.parts)
             return 0
         return 0

@@ -76,6 +76,10 @@ class Limits(Protocol):
         """Wait until it is worth asking again, `within` seconds at most."""
         ...
 
+    async def ready(self, within: float) -> None:
+        """Wait until a check need not wait for its first tokens any more, `within` seconds at most."""
+        ...
+
     async def start(self) -> None:
         """Begin to get hold of what can be spent."""
         ...
@@ -115,6 +119,9 @@ class FixedWindow:
 
     async def granted(self, demands: Sequence[Demand], cost: int, within: float) -> None:
         """At once: nothing ever comes later here."""
+
+    async def ready(self, within: float) -> None:
+        """At once: it is all here."""
 
     async def start(self) -> None:
         """Nothing to get hold of."""

@@ -50,7 +50,7 @@ class Verifier(Judge):
     Freshness, limits and the report of uses are those of the verifier service. Neither the key service nor
     the broker needs to be there at the start, and what happens without them later `max_staleness` decides.
     Limits are shared with every other verifier, by grants of the usage service. `check` spends what is held
-    and never waits: where nothing is held yet it says that the limit is reached, and `verify` waits for it.
+    and never waits; `verify` waits for more where that is spent faster than it comes.
 
     One is entered once, and belongs to the event loop that entered it: `check`, which never waits, is for
     that loop's thread. Another thread asks `asyncio.run_coroutine_threadsafe(verifier.verify(token), loop)`.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyledger.grants import EXHAUSTED, GRACE, MORE, NOBODY, SLOT, Ask, Grant, Recall, Want
+from keyledger.grants import EXHAUSTED, GRACE, MORE, NOBODY, SLOT, Ask, Grant, Lease, Recall, Want
 from services.usage.domain.granting import Granter, Range
 from services.usage.domain.pool import PATIENCE
 from services.usage.domain.shares import Right
@@ -141,9 +141,18 @@ def leased(*verifiers: str) -> Granter:
     for verifier in verifiers:
         made.answer(Ask(verifier, made.term, 1), before * SECOND)
     planned, _ = made.shares.plan(before)
-    made.shares.offer(planned)
+    made.offer(planned)
     for verifier in verifiers:
         made.answer(Ask(verifier, made.term, 2, lease=NOON), (NOON - 1) * SECOND)
+    return made
+
+
+def leased_on(*verifiers: str) -> Granter:
+    """As `leased`, with the next slot's leases accepted too."""
+    made, then = leased(*verifiers), NOON - SLOT
+    made.offer(made.shares.plan(then)[0])
+    for verifier in verifiers:
+        made.answer(Ask(verifier, made.term, 3, lease=NOON + SLOT), then * SECOND)
     return made
 
 
@@ -157,7 +166,7 @@ def test_who_has_accepted_a_lease_has_no_static_share_of_an_older_one() -> None:
     now = NOON - SLOT
     for slot in range(4):
         planned, _ = made.shares.plan(now + slot * SLOT)
-        made.shares.offer(planned)
+        made.offer(planned)
         for verifier, lease in planned.items():
             made.answer(Ask(verifier, made.term, 10 + slot, lease=lease.start), (now + slot * SLOT) * SECOND)
     assert made.shares.unasked(1000, NOON + 60) == {"v1": 100, "v2": 100}
@@ -210,13 +219,56 @@ def test_all_static_shares_together_are_never_more_than_one() -> None:
             accepted = offers[-1].lease.start if offers and verifier not in ("v2", "v5") else 0
             made.answer(Ask(verifier, made.term, second + 1, lease=accepted), now * SECOND)
         planned, rights = made.shares.plan(now)
-        made.shares.offer(planned)
+        made.offer(planned)
         shares |= {right.verifier: right.parts for right in rights}
         for start in range(now, now + 300, 7):
             assert sum(made.shares.unasked(840, start).values()) <= 840
-        if rights:
-            assert sum(1 / right.parts for right in rights) <= 1.000001
+        for right in rights:
+            for start in range(now, right.lapses, 7):
+                # who grants next knows of everything that may be taken
+                assert made.shares.unasked(840, start).get(right.verifier, 0) <= 840 // right.parts
     assert len(shares) > 3
+
+
+def test_a_newcomer_begins_in_the_cells_that_run_with_what_the_others_leave_of_them() -> None:
+    made = leased_on("v1", "v2")
+    now = NOW + SECOND
+    for holder, need in (("busy", 300), ("spent", 5000)):
+        made.answer(Ask("v1", made.term, 10 + need, (Want(holder, 60, NOON, 1000, 0, 100, need),)), now)
+    made.answer(Ask("v3", made.term, 1), now)
+    assert made.shares.newcomers
+    planned, rights = made.plan(now)
+    assert planned["v3"] == Lease(NOON - 59, NOON + 2 * SLOT, 3, static=False, made=NOON + 1)
+    assert Right("v3", 6, NOON + 2 * SLOT) in rights
+    made.offer(planned)
+    found = made.answer(Ask("v3", made.term, 2), now)
+    assert found is not None
+    assert found[0].lease == planned["v3"]
+    assert [each.holder for each in found[0].but] == ["spent"]
+    # 1000 / (5 * 3) of what was granted from before, and of what nobody has asked about yet
+    (busy,) = made.of_holder("busy", now)
+    assert busy.holdings["v3"].charged == 66
+    assert made.shares.unasked(1000, NOON) == {"v1": 100, "v2": 100, "v3": 66}
+    # and no static share afterwards
+    assert made.shares.unasked(1000, NOON + 2 * SLOT).get("v3", 0) == 0
+
+
+def test_a_newcomer_waits_when_nothing_is_left_for_it() -> None:
+    made, begun = leased_on("v1"), list[Lease]()
+    for number in range(2, 10):
+        made.answer(Ask(f"v{number}", made.term, 1), NOW)
+        planned, _ = made.plan(NOW)
+        made.offer(planned)
+        begun += [lease for lease in planned.values() if lease.start < NOON]
+    assert 1 < len(begun) < 8
+    assert sum(made.shares.unasked(8400, NOON).values()) <= 8400
+
+
+def test_a_newcomer_begins_with_no_cell_that_this_granter_has_not_claimed() -> None:
+    made = granter(start=NOW + 5_500_000)
+    made.answer(Ask("v1", made.term, 1), NOW + 10 * SECOND)
+    planned, _ = made.plan(NOW + 10 * SECOND)
+    assert planned["v1"].start == NOON + 6
 
 
 def test_many_that_are_gone_are_kept_as_one_and_stay_charged() -> None:
@@ -250,3 +302,17 @@ def test_what_one_leaves_the_next_goes_on_with() -> None:
     ask(made, "v1", 3, want(300, held=100))
     after = Granter(6, made.legacy())
     assert ask(after, "v2", 1, want(1000, held=100)).amount == 400
+
+
+def test_who_spoke_before_it_heard_the_recall_is_still_waited_for() -> None:
+    made = granter()
+    ask(made, "v1", 1, want(400))
+    ask(made, "v2", 1, want(400))
+    assert recall_of(made, "v1", 2, want(500, spent=500)) is not None
+    # v2 holds everything that it was granted, and wants more
+    early = ask(made, "v2", 2, want(900, held=500))
+    assert (early.amount, early.state) == (0, MORE)
+    assert ask(made, "v1", 3, want(500, spent=500)).state == MORE
+    # now it has heard: what it gave back is there to be granted
+    again = ask(made, "v2", 3, want(500))
+    assert (again.amount, again.state) == (500, MORE)

@@ -229,10 +229,26 @@ def test_what_was_granted_for_another_cell_is_lost() -> None:
 
 def test_a_lease_whose_slot_has_begun_is_not_accepted() -> None:
     leases = Leases()
-    assert not leases.accept(Lease(NOON, NOON + 20, 1), NOON)
-    assert leases.unasked(NOON, 100, static=True) == 0
     assert leases.accept(Lease(NOON, NOON + 20, 1), NOON - 1)
-    assert leases.unasked(NOON, 100, static=True) == 20
+    assert leases.unasked(NOON, NOON + 60, 100, static=True) == 20
+    assert not leases.accept(Lease(NOON + 20, NOON + 40, 5), NOON + 20)
+    assert leases.unasked(NOON + 20, NOON + 20 + 60, 100, static=True) == 100
+
+
+def test_a_newcomer_takes_its_part_of_running_cells_but_of_those_that_are_spent() -> None:
+    found = held()
+    made = Conversation("v1", found)
+    made.term = 6
+    asked = made.next(quick=True, anyway=True)
+    assert asked is not None
+    lease = Lease(NOON - 50, NOON + 20, 5, static=False, made=NOON)
+    but = (Recalled("spent", 60, NOON, 100),)
+    assert made.answered(Grants(6, asked.seq, NOW, (), lease, but), NOON + 5, quick=True)
+    assert [spend(found).allowed for _ in range(5)] == [True] * 4 + [False]
+    assert not found.spend((Demand("workspace", "spent", 100, 60),), 1, NOW).allowed
+    # of what had ended when it was made, it has nothing, and no static share afterwards
+    assert found.leases.unasked(NOON - 50, NOON, 100, static=True) == 0
+    assert found.leases.unasked(NOON + 20, NOON + 20 + 60, 100, static=True) == 0
 
 
 def test_the_granters_clock_never_goes_back_and_is_not_slowed_by_a_slow_answer() -> None:
@@ -245,3 +261,27 @@ def test_the_granters_clock_never_goes_back_and_is_not_slowed_by_a_slow_answer()
     assert clock.now(102.0) == NOW + 1_100_000
     clock.told(NOW + 20 * SECOND, 103.0)
     assert clock.now(103.0) == NOW + 20 * SECOND
+
+
+def test_what_has_come_is_not_asked_for_once_more() -> None:
+    found = held()
+    for _ in range(10):
+        spend(found, patient=True)
+    assert found.wants(quick=True, most=9)[0].need == 10
+    for _ in range(12):
+        spend(found, patient=True)
+    found.take([grant(8, 50)])
+    assert found.wants(quick=True, most=9)[0].need == 4
+
+
+def test_what_was_spent_is_told_after_some_silence_and_once() -> None:
+    found = held(leased=1)
+    spend(found)
+    found.look()
+    assert found.wants(quick=True, most=9) == []
+    found.look()
+    (want,) = found.wants(quick=True, most=9)
+    assert (want.spent, want.held, want.need) == (1, 19, 0)
+    for _ in range(4):
+        found.look()
+    assert found.wants(quick=True, most=9) == []

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from keyledger.errors import insufficient_permissions, not_found
+from keyledger.events import RateLimit
 from keyledger.grants import GRANT_SUBJECT, Ask, Grants, Want
+from services.usage.ports import Limited
 from tests.support.usage_house import KEY_A, WS, House, alive
 from tests.support.waiting import until
 
@@ -29,6 +31,7 @@ NOTHING = {
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     async with alive(House()) as house:
+        house.access.limited[WS] = Limited(RateLimit(100, 60))
         yield house
 
 
@@ -65,13 +68,20 @@ async def test_the_cell_of_a_workspace_shows_what_is_granted_and_to_whom(house: 
         "verifiers": [{"verifier": "verifier-1", "granted": 7 + amount, "spent": 7}],
         "quota": None,
     }
-    assert (await house.http.get(OF_KEY)).json() == NOTHING, "of the key nothing was asked for"
+    assert (await house.http.get(OF_KEY)).json() == NOTHING, "the key has no limit of its own"
 
 
 async def test_a_key_has_a_cell_of_its_own(house: House) -> None:
-    await granted(house, KEY_A, limit=10, spent=0, need=1)
-    assert (await house.http.get(OF_KEY)).json()["limit"] == 10
-    assert (await house.http.get(URL)).json() == NOTHING
+    house.access.limited[KEY_A] = Limited(RateLimit(10, 60))
+    await granted(house, KEY_A, limit=10, spent=4, need=1)
+    body = (await house.http.get(OF_KEY)).json()
+    assert (body["limit"], body["admitted"]) == (10, 4)
+
+
+async def test_a_limit_of_which_nothing_was_spent_is_shown_whole(house: House) -> None:
+    body = (await house.http.get(URL)).json()
+    assert (body["limit"], body["window_seconds"], body["remaining"], body["admitted"]) == (100, 60, 100, 0)
+    assert 0 < body["reset"] - time.time() <= 60
 
 
 @pytest.mark.parametrize("url", [URL, OF_KEY])
