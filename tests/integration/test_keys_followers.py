@@ -13,6 +13,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from keyledger import events, wire
+from keyledger.event_reader import Unknown
 from keyledger.server import jetstream
 from keyledger.verification.bus import NatsBus
 from keyledger.verification.ports import (
@@ -76,7 +77,7 @@ async def test_the_feed_is_the_log_chained_opened_and_without_proofs(here: House
     for event in found:
         assert b"proof" not in event.data
         assert b"argon2" not in event.data
-        assert not isinstance(events.decode(event.type, event.schema_version, event.data), events.Unknown)
+        assert not isinstance(events.decode(event.type, event.schema_version, event.data), Unknown)
     created = json.loads(found[-2].data)
     assert (created["private"]["name"], created["private"]["metadata"]) == ("Ünï", {"a": "b"})
     assert list(created["secret"]["digests"]) == ["p1"]

@@ -26,7 +26,7 @@ async def role(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_a_second_time_applies_nothing(database: str) -> None:
     first = await migrate(database, FOLDERS, role_passwords=ROLE_PASSWORDS)
-    assert [name.partition("/")[0] for name in first] == sorted(name.partition("/")[0] for name in first)
+    assert list(dict.fromkeys(name.partition("/")[0] for name in first)) == ["keys", "usage", "dashboard"]
     assert {"keys/0001_log.sql", "keys/0002_use_log.sql"} <= set(first)
     assert await migrate(database, FOLDERS, role_passwords=ROLE_PASSWORDS) == []
 
@@ -160,7 +160,7 @@ async def test_a_password_that_cannot_be_quoted_is_refused(database: str, passwo
 async def test_uses_from_before_partitions_are_kept_and_counted(database: str, tmp_path: Path) -> None:
     """What an older version had recorded and folded is in its days, and in the counters of workspaces."""
     before: list[Path] = []
-    for folder, last in zip(FOLDERS, ("0011", "0004"), strict=True):
+    for folder, last in zip(FOLDERS[:2], ("0011", "0004"), strict=True):
         target = tmp_path / folder.parent.parent.name / "adapters" / "migrations"
         shutil.copytree(folder, target)
         for path in target.glob("*.sql"):
