@@ -26,7 +26,7 @@ def history_routes(
     """Read events."""
 
     async def events_page(
-        query: shapes.EventsQuery, ws: str, stream_id: str | None
+        query: shapes.EventsQuery, ws: str, stream_id: str | None, *, told: bool
     ) -> Response[views.EventListView]:
         if query.after is not None and query.cursor is not None:
             raise invalid_request("Give a position or a cursor.", field="after")
@@ -44,7 +44,7 @@ def history_routes(
             found, head = await history.read_back(ws, stream_id, before=before, limit=query.limit + 1)
         page = found[: query.limit]
         cursor = cursors.make(page[-1][0].position, *bound) if len(found) > query.limit else None
-        listed = tuple(views.event_view(recorded, event) for recorded, event in page)
+        listed = tuple(views.event_view(recorded, event, told=told) for recorded, event in page)
         return answer(views.EventListView(listed, cursor), position=head.position)
 
     @get(
@@ -60,7 +60,7 @@ def history_routes(
         query = asking.query(request, shapes.WorkspaceEventsQuery)
         if query.stream not in (None, ws) and not is_id(str(query.stream), "key"):
             raise invalid_request("The workspace's own id, or a key's.", field="stream")
-        return await events_page(query, ws, query.stream)
+        return await events_page(query, ws, query.stream, told=True)
 
     @get(
         "/v1/workspaces/{ws:str}/keys/{key:str}/events",
@@ -73,7 +73,7 @@ def history_routes(
         if stored is None or stored.workspace_id != ws:
             raise not_found()
         by.need(KEYS_READ)
-        return await events_page(asking.query(request, shapes.EventsQuery), ws, key)
+        return await events_page(asking.query(request, shapes.EventsQuery), ws, key, told=False)
 
     return [workspace_events, key_events]
 

@@ -236,7 +236,10 @@ class WorkspaceListView(Struct, frozen=True):
 
 
 class EventView(Struct, frozen=True):
-    """An event as people may read it: no digest, no proof. `stream` is what it is about."""
+    """An event as people may read it: no digest, no proof.
+
+    `stream` is the key or workspace that it is about, where the address does not say that.
+    """
 
     position: int
     version: int
@@ -245,7 +248,7 @@ class EventView(Struct, frozen=True):
     actor: str
     request_id: str
     data: dict[str, Any]
-    stream: str
+    stream: str | UnsetType = UNSET
 
 
 class EventListView(Struct, frozen=True):
@@ -329,8 +332,11 @@ def receipt_view(receipt: Receipt) -> ReceiptView:
     )
 
 
-def event_view(recorded: Recorded, event: Event | Unknown) -> EventView:
-    """An event as callers get it; of one that this code does not know, only the envelope."""
+def event_view(recorded: Recorded, event: Event | Unknown, *, told: bool = False) -> EventView:
+    """An event as callers get it, with its stream if that is `told`.
+
+    Of one that this code does not know there is only the envelope.
+    """
     return EventView(
         recorded.position,
         recorded.version,
@@ -339,7 +345,7 @@ def event_view(recorded: Recorded, event: Event | Unknown) -> EventView:
         recorded.actor,
         recorded.request_id,
         {} if isinstance(event, Unknown) else _event_data(event),
-        recorded.stream_id,
+        recorded.stream_id if told else UNSET,
     )
 
 
