@@ -17,7 +17,7 @@ up: ## run everything on this machine, until Ctrl-C
 	@exec $(bin)/keyledger up
 
 test: quality ## check the code, then run every test; SERVERS=containers takes Postgres and NATS from Docker
-	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest -m "not long" --cov --cov-report=term $(ARGS)
+	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest -m "not long" $(ARGS)
 
 faults: .dev ## every fault against real processes, under 15 minutes; KEYLEDGER_FAULT_SEED=… repeats a run
 	exec $(bin)/python -m pytest tests/faults -m "long or not long" $(ARGS)
@@ -43,8 +43,8 @@ fmt: .dev ## format the code and mend what can be mended
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
 
-cov: .dev ## the last run's coverage, line by line
-	$(bin)/coverage report --show-missing
+cov: .dev ## run every test and show the coverage, line by line
+	exec $(bin)/python -m pytest -m "not long" --cov --cov-report=term-missing $(ARGS)
 
 clean-venv: ## remove the environment; the next target makes it anew
 	rm -rf .venv

@@ -252,3 +252,7 @@ class Accounts(Protocol):
     async def withdraw(self, visitor: Visitor, invitation_id: str) -> None:
         """Make an invitation of the visitor's workspace void; `not_found` when there is none open."""
         ...
+
+    async def erase(self, visitor: Visitor) -> None:
+        """Forget who the visitor is, and end their sessions everywhere."""
+        ...

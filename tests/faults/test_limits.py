@@ -48,6 +48,7 @@ async def test_five_times_the_limit_gets_nearly_all_of_it_and_never_more(
         assert all(seen.admitted[cell] >= 0.95 * LIMIT for cell in cells)
 
 
+@pytest.mark.long
 async def test_it_holds_while_a_verifier_and_the_granter_are_killed(
     database: str, servers: Servers, tmp_path: Path
 ) -> None:
@@ -94,7 +95,8 @@ async def test_what_comes_all_at_once_gets_nearly_all_of_it_and_never_more(
         assert seen[200] + seen[429] == 1000
 
 
-@pytest.mark.parametrize("weights", [pytest.param([9.0, 1.0], marks=pytest.mark.long), [1.0, 0.0]])
+@pytest.mark.long
+@pytest.mark.parametrize("weights", [[9.0, 1.0], [1.0, 0.0]])
 async def test_a_client_that_sticks_to_a_verifier_gets_the_whole_limit(
     weights: list[float], database: str, servers: Servers, tmp_path: Path
 ) -> None:

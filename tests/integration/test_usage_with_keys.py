@@ -161,7 +161,7 @@ async def test_a_user_reads_the_usage_of_their_workspace_until_the_moment_they_m
         assert (await reader.usage.series(workspace.id)).totals.count == 0
         assert (await reader.usage.series(workspace.id, key.id)).last_used_at is None
         assert await reader.usage.last_used(workspace.id, [key.id]) == {key.id: None}
-        assert (await reader.usage.rate_limit(workspace.id)).limit is None
+        assert (await reader.usage.rate_limit(workspace.id)).limit == 1000
         assert await refusal(reader.usage.series(other.id)) == (404, "not_found")
     stranger = everyone.acting_for(issuer.token(bob, other.id))
     assert await refusal(stranger.usage.series(workspace.id)) == (404, "not_found")

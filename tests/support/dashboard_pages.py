@@ -38,6 +38,7 @@ class MemoryAccounts:
             BOB: Person(BOB, "Bob <b>Builder</b>", "bob@example.com"),
         }
         self.open: list[Invitation] = []
+        self.erased: list[str] = []
 
     async def people(self, user_ids: Sequence[str]) -> Mapping[str, Person]:
         return {user_id: self.known[user_id] for user_id in user_ids if user_id in self.known}
@@ -58,6 +59,9 @@ class MemoryAccounts:
         if len(left) == len(self.open):
             raise not_found()
         self.open = left
+
+    async def erase(self, visitor: Visitor) -> None:
+        self.erased.append(visitor.user_id)
 
 
 class TickingBackend:

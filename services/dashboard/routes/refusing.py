@@ -30,6 +30,13 @@ _MESSAGES: Mapping[int, str] = {
     403: "Ask an admin of the workspace if you need it.",
     500: "It has been noted. Try again in a moment.",
 }
+_OF_CODES: Mapping[str, tuple[str, str]] = {
+    "cross_site": (
+        "That did not come from a page of this dashboard",
+        "Nothing has changed. Open the dashboard at its own address, and try again there.",
+    )
+}
+"""What says more than the status does, and has nothing to do with what somebody may do."""
 UNAVAILABLE = "Not available just now"
 UNPROCESSED = 422
 SIGNED_OUT = 401
@@ -43,9 +50,14 @@ def refused(request: Http, refusal: Refusal) -> Response[str]:
     if status == SIGNED_OUT:
         # the session was ended elsewhere: what the cookie says counts no more
         return _led_to_sign_in(request)
+    by_status = (
+        TITLES.get(status, UNAVAILABLE if status == 503 else "That was refused"),
+        _MESSAGES.get(status, refusal.message),
+    )
+    title, message = _OF_CODES.get(refusal.code, by_status)
     said = {
-        "title": TITLES.get(status, UNAVAILABLE if status == 503 else "That was refused"),
-        "message": _MESSAGES.get(status, refusal.message),
+        "title": title,
+        "message": message,
         "request_id": str(request.scope.get("state", {}).get("request_id", "")),
     }
     headers = {"cache-control": "no-store"}

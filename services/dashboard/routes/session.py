@@ -1,4 +1,4 @@
-"""A session that goes on: renewed, led into another workspace, ended; and erasing who a person is."""
+"""A session that goes on: renewed, led into another workspace, ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from litestar.handlers import HTTPRouteHandler
 from keyledger.errors import invalid_request
 from keyledger.server.bodies import is_json
 from keyledger.token import is_id
-from services.dashboard.handlers.accounts import AccountsOf
 from services.dashboard.handlers.sessions import SessionKeeper
 from services.dashboard.routes import cookies
 from services.dashboard.routes.guard import SIGN_IN, Http, visitor
@@ -54,13 +53,7 @@ def handlers() -> list[HTTPRouteHandler]:
             await keeper.end(known.session_id)
         return cookies.on(_done(SIGN_IN), cookies.no_session())
 
-    @post("/account/erase", opt=_OPTIONAL, status_code=204, include_in_schema=False)
-    async def erase(request: Http) -> Response[None]:
-        accounts: AccountsOf = request.app.state["accounts"]
-        await accounts.erase(visitor(request))
-        return cookies.on(_done(SIGN_IN), cookies.no_session())
-
-    return [refresh, switch, sign_out, erase]
+    return [refresh, switch, sign_out]
 
 
 def _keeper(request: Http) -> SessionKeeper:

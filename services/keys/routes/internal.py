@@ -115,10 +115,11 @@ def internal_routes(
             raise invalid_request("Only management scopes are asked for here.", field="scope")
         by.need(body.scope)
         scopes = tuple(sorted(by.scopes))
-        limited = msgspec.json.decode(stored.body, type=_Limited)
-        return answer(
-            views.AuthorizedView(by.actor, body.workspace_id, scopes, limited.rate_limit, limited.quota)
-        )
+        may = views.AuthorizedView(by.actor, body.workspace_id, scopes)
+        if body.limits:
+            limited = msgspec.json.decode(stored.body, type=_Limited)
+            may = msgspec.structs.replace(may, rate_limit=limited.rate_limit, quota=limited.quota)
+        return answer(may)
 
     return [key_feed, uses, snapshot, head, authorize]
 

@@ -115,11 +115,15 @@ class RevokeShape(Shape):
 
 
 class AuthorizeShape(Shape):
-    """`POST /v1/authorize`: may the presented credential do this in that workspace, with that key of it?"""
+    """`POST /v1/authorize`: may the presented credential do this in that workspace, with that key of it?
+
+    `limits` asks for the rate limit and the quota of what is named, too.
+    """
 
     workspace_id: str
     scope: str
     key_id: str | None = None
+    limits: bool = False
 
 
 class ImportShape(Shape):

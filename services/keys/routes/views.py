@@ -259,13 +259,13 @@ class EventListView(Struct, frozen=True):
 
 
 class AuthorizedView(Struct, frozen=True):
-    """The credential may do what was asked; with the limits of the key, or workspace, that was named."""
+    """The credential may do what was asked; with the limits of the named key, or workspace, if asked for."""
 
     principal: str
     workspace_id: str
     scopes: tuple[str, ...]
-    rate_limit: RateLimit | None
-    quota: Quota | None
+    rate_limit: RateLimit | None | UnsetType = UNSET
+    quota: Quota | None | UnsetType = UNSET
 
 
 def key_fields(key: Key, now: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class KeyServiceAccess:
         until, known = self._known.get(asked, (0.0, Limited()))
         if until > now:
             return known
-        question = {"workspace_id": workspace_id, "scope": SCOPE, "key_id": key_id}
+        question = {"workspace_id": workspace_id, "scope": SCOPE, "key_id": key_id, "limits": True}
         known = await self._ask(credential, msgspec.json.encode(question))
         if all(name != KEY_HEADER for name, _ in credential.headers):
             return known

@@ -232,7 +232,9 @@ async def test_a_write_of_another_site_changes_nothing(
     browser = await signed_in(dashboard, clock)
     before = dict(browser.cookies)
     answer = await browser.send("POST", path, headers)
-    assert (answer.status_code, answer.json()["error"]) == (403, "cross_site")
+    assert answer.status_code == 403
+    # what belongs to a page is refused by a page
+    assert path == "/account/erase" or answer.json()["error"] == "cross_site"
     assert browser.cookies == before
     assert await is_in(browser)
 
@@ -317,7 +319,7 @@ async def test_an_erased_person_is_out_and_nobody(
     browser = await signed_in(dashboard, clock)
     user = claims(browser.cookies[JWT])["sub"]
     other = await signed_in(dashboard, clock)
-    answer = await browser.post("/account/erase")
+    answer = await browser.post("/account/erase", {"confirm": "erase"})
     assert (answer.status_code, browser.cookies) == (204, {})
     assert not await is_in(other)
     assert (accounts.persons[user].name, accounts.persons[user].mail) == (None, None)

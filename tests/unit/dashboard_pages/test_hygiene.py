@@ -102,7 +102,7 @@ async def every_answer() -> dict[str, str]:
             "/settings/api-keys", "/settings/api-keys?search=" + "x" * 300, "/settings/api-keys/new", home,
             f"{home}?as_of=2", f"{home}/rotate", f"{home}/revoke", f"{home}/edit", f"{home}/usage",
             "/settings/usage", "/settings/rate-limit", "/settings/activity", "/settings/workspace",
-            "/settings/members", "/workspaces", "/settings/api-keys/nothing",
+            "/settings/members", "/workspaces", "/account", "/settings/api-keys/nothing",
         ):  # fmt: skip
             found[path] = _sound(await client.get(path))
         for path in ("/workspaces/menu", "/settings/usage/top", "/settings/rate-limit/gauge"):
@@ -119,6 +119,7 @@ async def every_answer() -> dict[str, str]:
             ("/settings/members/invitations", {"role": "viewer", "note": HOSTILE}),
             ("/workspaces", {"name": ""}),
             ("/workspaces", {"name": HOSTILE}),
+            ("/account/erase", {"confirm": HOSTILE[:20]}),
         ):
             answer = await client.post(path, content=urlencode(fields).encode(), headers=PART)
             found[f"POST {path} {len(found)}"] = _sound(answer)

@@ -185,4 +185,4 @@ class Grants(RuleBasedStateMachine):
 
 
 TestGrants = Grants.TestCase
-TestGrants.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestGrants.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -65,6 +65,7 @@ async def test_the_callers_own_credential_is_asked_about(keys: KeyService, clock
     assert json.loads(request.content) == {
         "workspace_id": "ws_1",
         "scope": "keyledger:usage:read",
+        "limits": True,
         "key_id": None,
     }
 
@@ -190,6 +191,7 @@ async def test_the_key_is_asked_about_in_the_same_question(keys: KeyService, clo
     assert json.loads(request.content) == {
         "workspace_id": "ws_1",
         "scope": "keyledger:usage:read",
+        "limits": True,
         "key_id": "key_1",
     }
 
