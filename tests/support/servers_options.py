@@ -24,7 +24,7 @@ NATS_ADMIN: Final = "admin"
 _NATS = """\
 {listen}
 max_payload: 4MB
-jetstream {{ store_dir: "{store}", sync_interval: always }}
+jetstream {{ store_dir: "{store}", max_file_store: 4TB, sync_interval: always }}
 feature_flags {{ js_ack_fc_v2: false }}
 system_account: SYSTEM
 accounts {{
