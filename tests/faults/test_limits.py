@@ -32,9 +32,8 @@ async def run(
     return seen, cells
 
 
-@pytest.mark.parametrize(
-    "verifiers", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 4]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("verifiers", [1, 2, 4])
 async def test_five_times_the_limit_gets_nearly_all_of_it_and_never_more(
     verifiers: int, database: str, servers: Servers, tmp_path: Path
 ) -> None:
