@@ -159,9 +159,11 @@ class Granter:
                 for pool in (self.pools.values() if lease.start <= self._now // SECOND else ())
                 if is_quick(pool.window) and lease.start <= pool.start < lease.end
             ]
-            without = [pool for pool in running if not pool.lends(verifier, lease.parts)]
+            lent, without = list[Pool](), list[Pool]()
+            for pool in running:
+                (lent if pool.lends(verifier, lease.parts) else without).append(pool)
             if len(without) <= MOST_BUT:
-                for pool in running:
+                for pool in lent:
                     pool.lend(verifier, lease.parts)
                 but = [Recalled(pool.holder, pool.window, pool.start, pool.limit) for pool in without]
                 self.shares.offer(verifier, lease, tuple(but))

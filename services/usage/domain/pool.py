@@ -121,8 +121,8 @@ class Pool(Struct, array_like=True):
         return verifier not in self.holdings and not scarce
 
     def lend(self, verifier: str, parts: int) -> None:
-        """Charge a newcomer for what it may take unasked, if it can have that."""
-        if self.lends(verifier, parts) and (most := slice_of(self.limit, parts)):
+        """Charge a newcomer for what it may take unasked; see `lends`."""
+        if most := slice_of(self.limit, parts):
             self.holdings[verifier] = Holding(most)
 
     def fold(self, known: Collection[str]) -> None:

@@ -126,9 +126,8 @@ class Shares:
         for verifier, holder in alive:
             if holder.offers and holder.offers[-1].lease.start >= start:
                 continue
-            begins = since is not None and not holder.offers and holder.inherited is None
             room = 1 - sum((share for other, share in worst.items() if other != verifier), _NOTHING)
-            if begins and since is not None:
+            if since is not None and not holder.offers and holder.inherited is None:
                 lease = Lease(since, start, len(alive), static=False, made=now)
             elif room > 0:
                 lease = Lease(start, start + SLOT, max(len(alive), -(-room.denominator // room.numerator)))

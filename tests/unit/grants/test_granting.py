@@ -208,7 +208,7 @@ def test_a_static_share_is_kept_for_who_did_not_accept_a_lease_until_it_has_laps
     assert ask(made, "v1", 3, want(1000, start=at), now=at * SECOND).amount == 500
 
 
-def test_all_static_shares_together_are_never_more_than_one() -> None:
+def test_all_that_may_be_taken_unasked_is_at_most_the_limit_and_recorded() -> None:
     made, shares = granter(), {}
     for second in range(0, 400, 5):
         now = NOON + second
