@@ -14,6 +14,7 @@ from services.cli import (
     epoch,
     explain,
     login,
+    people,
     pepper,
     project,
     running,
@@ -38,6 +39,7 @@ app.command(what_if.what_if)
 app.command(audit.app)
 app.command(project.app)
 app.command(pepper.app)
+app.command(people.app)
 app.command(epoch.app)
 
 

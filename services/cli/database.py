@@ -25,7 +25,7 @@ def migrate(*, dsn: Dsn = None) -> int:
     database = _database(dsn)
     from services.cli import provision  # noqa: PLC0415
 
-    _within(provision.migrate(database, role_passwords=None))
+    within(provision.migrate(database, role_passwords=None))
     print("the schema is up to date")
     return 0
 
@@ -50,7 +50,7 @@ def bootstrap(*, dsn: Dsn = None, secrets: Path | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as passing:
         out = Path(passing) / "bootstrap.json"
-        made = _within(
+        made = within(
             provision.bootstrap(
                 database, peppers=peppers, seal_secret_file=seal_secret, out=out, secrets=folder, resume=False
             )
@@ -61,7 +61,7 @@ def bootstrap(*, dsn: Dsn = None, secrets: Path | None = None) -> int:
     return 0
 
 
-def _within(work: Coroutine[object, object, T]) -> T:
+def within(work: Coroutine[object, object, T]) -> T:
     """Run it to its end; a database that cannot be reached or used is a sentence, not a traceback."""
 
     async def bounded() -> T:

@@ -54,9 +54,14 @@ class People(Protocol):
         """Those of these users that there are, by id."""
         ...
 
-    async def erase(self, user_id: str, now: int, tell_until: int) -> None:
+    async def holding(self, text: str, most: int) -> Sequence[Person]:
+        """At most so many whose name or mail holds this text, in whatever case; newest first."""
+        ...
+
+    async def erase(self, user_id: str, now: int, tell_until: int) -> bool:
         """Forget everything that says who this is, what others wrote to them included; end every session
         as `Sessions.end` does. The id stays, since the log speaks of it; the next sign-in is a new user's.
+        False when there was nobody to forget.
         """
         ...
 
@@ -229,6 +234,14 @@ class Memberships(Protocol):
         """Make the user a member."""
         ...
 
+    async def roles_in(self, jwt: Secret, workspace_id: str) -> Mapping[str, str]:
+        """The roles of members of the JWT's workspace, by user; at most 200, those added last."""
+        ...
+
+    async def leave(self, jwt: Secret, workspace_id: str, user_id: str) -> None:
+        """Let the user be a member no more; `conflict` for the last owner."""
+        ...
+
     async def end_session(self, jwt: Secret) -> None:
         """Have this JWT's session refused everywhere from now on."""
         ...
@@ -254,5 +267,8 @@ class Accounts(Protocol):
         ...
 
     async def erase(self, visitor: Visitor) -> None:
-        """Forget who the visitor is, and end their sessions everywhere."""
+        """Have the visitor leave their workspaces, forget who they are, and end their sessions everywhere.
+
+        `conflict`, and nothing is forgotten, where they are the only owner among others.
+        """
         ...

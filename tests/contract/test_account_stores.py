@@ -80,11 +80,24 @@ class AccountStoresSuite:
         assert set(await stores.people.known([USER, OTHER, "user_" + "9" * 22])) == {USER, OTHER}
         await stores.people.ping()
 
+    async def test_a_user_is_found_by_a_part_of_their_name_or_mail(self, stores: Stores) -> None:
+        await stores.people.arrive(ADA, USER, NOW)
+        await stores.people.arrive(Identity(ADA.issuer, "g", None, "grace_h@example.org"), OTHER, NOW + 1)
+        for text, found in (
+            ("EXAMPLE.org", [OTHER, USER]), ("aDa@", [USER]), ("ce_h", [OTHER]), ("c%h", []), ("ada_", []),
+        ):  # fmt: skip
+            assert [each.user_id for each in await stores.people.holding(text, 9)] == found
+        assert len(await stores.people.holding("example", 1)) == 1
+        await stores.people.erase(USER, NOW + 2, NOW + 2)
+        assert await stores.people.holding("ada", 9) == []
+
     async def test_an_erased_person_is_an_id_and_their_sessions_are_over(self, stores: Stores) -> None:
         await stores.people.arrive(ADA, USER, NOW)
         await stores.sessions.open(session(), DIGESTS)
         await stores.invitations.add(invitation(), b"d" * 32, 9)
-        await stores.people.erase(USER, NOW + 1, NOW + 600 * SECOND)
+        assert await stores.people.erase(USER, NOW + 1, NOW + 600 * SECOND)
+        assert not await stores.people.erase(USER, NOW + 2, NOW + 600 * SECOND)
+        assert not await stores.people.erase(OTHER, NOW + 2, NOW + 600 * SECOND)
         assert await stores.people.known([USER]) == {USER: Person(USER, None, None)}
         found = await stores.sessions.find(SES)
         assert found is not None

@@ -12,7 +12,7 @@ import msgspec
 from litestar import Litestar
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from keyledger.errors import not_found
+from keyledger.errors import conflict, not_found
 from keyledger.token import Secret
 from services.dashboard.backend import NewKey
 from services.dashboard.domain.visitor import Visitor
@@ -39,6 +39,8 @@ class MemoryAccounts:
         }
         self.open: list[Invitation] = []
         self.erased: list[str] = []
+        self.keeps = ""
+        """Why nobody may go; empty when they may."""
 
     async def people(self, user_ids: Sequence[str]) -> Mapping[str, Person]:
         return {user_id: self.known[user_id] for user_id in user_ids if user_id in self.known}
@@ -61,6 +63,8 @@ class MemoryAccounts:
         self.open = left
 
     async def erase(self, visitor: Visitor) -> None:
+        if self.keeps:
+            raise conflict(self.keeps)
         self.erased.append(visitor.user_id)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from keyledger.errors import Refusal, not_found, unavailable
+from keyledger.errors import Refusal, conflict, not_found, unavailable
 from keyledger.token import Secret
 from services.dashboard.domain.session import Session
 from services.dashboard.domain.sign_in import Identity
@@ -67,8 +67,16 @@ class MemoryPeople:
         persons = self._accounts.persons
         return {user_id: persons[user_id] for user_id in user_ids if user_id in persons}
 
-    async def erase(self, user_id: str, now: int, tell_until: int) -> None:
+    async def holding(self, text: str, most: int) -> Sequence[Person]:
+        sought, persons = text.lower(), reversed(self._accounts.persons.values())
+        found = [
+            each for each in persons if any(sought in (part or "").lower() for part in (each.name, each.mail))
+        ]
+        return found[:most]
+
+    async def erase(self, user_id: str, now: int, tell_until: int) -> bool:
         accounts = self._accounts
+        there = user_id in accounts.identities.values()
         accounts.persons[user_id] = Person(user_id, None, None)
         accounts.identities = {key: user for key, user in accounts.identities.items() if user != user_id}
         accounts.last.pop(user_id, None)
@@ -78,6 +86,7 @@ class MemoryPeople:
         for session in list(accounts.sessions.values()):
             if session.user_id == user_id:
                 accounts.end(session.session_id, now, tell_until)
+        return there
 
     async def ping(self) -> None:
         return
@@ -245,6 +254,20 @@ class FakeMemberships:
         if members is None or self.put_fails:
             raise Refusal("insufficient_permissions", "No.")
         members[user_id] = role
+
+    async def roles_in(self, jwt: Secret, workspace_id: str) -> Mapping[str, str]:
+        members = self._entered(jwt, workspace_id)
+        if members is None:
+            raise not_found()
+        return dict(members)
+
+    async def leave(self, jwt: Secret, workspace_id: str, user_id: str) -> None:
+        members = self._entered(jwt, workspace_id)
+        if members is None:
+            raise not_found()
+        if [user for user, role in members.items() if role == "owner"] == [user_id]:
+            raise conflict("The last owner stays one.")
+        del members[user_id]
 
     async def end_session(self, jwt: Secret) -> None:
         self.ended.append(self._told(jwt)["sid"])

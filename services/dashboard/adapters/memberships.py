@@ -11,6 +11,7 @@ from keyledger.token import Secret
 
 TIMEOUT = 3.0
 MOST_WORKSPACES = 200
+MOST_MEMBERS = 200
 _NO_ROLE = "viewer"
 
 
@@ -51,6 +52,17 @@ class KeyServiceMemberships:
         """Make the user a member."""
         async with _told():
             await self._client.acting_for(jwt).members.put(workspace_id, user_id, role)
+
+    async def roles_in(self, jwt: Secret, workspace_id: str) -> Mapping[str, str]:
+        """The roles of members of the JWT's workspace, by user; at most 200, those added last."""
+        async with _told():
+            page = await self._client.acting_for(jwt).members.page(workspace_id, limit=MOST_MEMBERS)
+        return {each.user: each.role for each in page.members}
+
+    async def leave(self, jwt: Secret, workspace_id: str, user_id: str) -> None:
+        """Let the user be a member no more; `conflict` for the last owner."""
+        async with _told():
+            await self._client.acting_for(jwt).members.remove(workspace_id, user_id)
 
     async def end_session(self, jwt: Secret) -> None:
         """Have this JWT's session refused everywhere from now on."""

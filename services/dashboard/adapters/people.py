@@ -48,12 +48,25 @@ class PostgresPeople:
             )
         return {row["user_id"]: _person(row) for row in rows}
 
-    async def erase(self, user_id: str, now: int, tell_until: int) -> None:
+    async def holding(self, text: str, most: int) -> Sequence[Person]:
+        """At most so many whose name or mail holds this text, in whatever case; newest first."""
+        async with self._database.reading() as connection:
+            rows = await connection.fetch(
+                "SELECT user_id, name, mail FROM dashboard.person "
+                "WHERE strpos(lower(coalesce(name, '')), lower($1)) > 0 "
+                "OR strpos(lower(coalesce(mail, '')), lower($1)) > 0 "
+                "ORDER BY created_at DESC, user_id DESC LIMIT $2",
+                text,
+                most,
+            )
+        return [_person(row) for row in rows]
+
+    async def erase(self, user_id: str, now: int, tell_until: int) -> bool:
         """Forget who this is, withdraw what they invited to, and end every session."""
         async with self._database.connected() as connection:
-            await connection.execute(
+            there = await connection.fetchrow(
                 "UPDATE dashboard.person SET issuer = NULL, subject = NULL, name = NULL, mail = NULL, "
-                "workspace_id = NULL, erased_at = $2 WHERE user_id = $1 AND erased_at IS NULL",
+                "workspace_id = NULL, erased_at = $2 WHERE user_id = $1 AND erased_at IS NULL RETURNING 1",
                 user_id,
                 now,
             )
@@ -65,6 +78,7 @@ class PostgresPeople:
                 now,
                 tell_until,
             )
+        return there is not None
 
     async def ping(self) -> None:
         """Return when the store answers."""

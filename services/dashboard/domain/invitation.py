@@ -6,6 +6,7 @@ from services.dashboard.domain.units import SECOND
 
 ROLES = ("viewer", "member", "admin", "owner")
 """From the least to the most. What each may do, the key service says."""
+OWNER = ROLES[-1]
 LASTS = 7 * 24 * 3600 * SECOND
 MOST_OPEN = 100
 """Open invitations of one workspace."""

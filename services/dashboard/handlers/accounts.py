@@ -114,10 +114,32 @@ class AccountsOf:
         return found.workspace_id
 
     async def erase(self, visitor: Visitor) -> None:
-        """Forget who the visitor is, and end their sessions everywhere."""
+        """Have the visitor leave their workspaces, forget who they are, and end their sessions everywhere.
+
+        `conflict`, and nothing is forgotten, where they are the only owner among others.
+        """
+        roles = await self._memberships.roles(visitor.jwt)
+        # those first that may not let them go
+        for workspace_id in sorted(roles, key=lambda each: roles[each] != rules.OWNER):
+            await self._leave(visitor.user_id, workspace_id)
         now = self._clock.now()
         await self._people.erase(visitor.user_id, now, now + TELL)
         await self._keeper.tell(MOST_PEOPLE)
+
+    async def _leave(self, user_id: str, workspace_id: str) -> None:
+        """Leave a workspace, unless nobody else is in it: there the last owner stays, as an id."""
+        acting = self._keeper.proxy(user_id, workspace_id)
+        if set(await self._memberships.roles_in(acting, workspace_id)) <= {user_id}:
+            return
+        try:
+            await self._memberships.leave(acting, workspace_id, user_id)
+        except Refusal as refusal:
+            if refusal.code != "conflict":
+                raise
+            name = await self._memberships.workspace_name(acting, workspace_id)
+            raise conflict(
+                f"You are the only owner of {name}, and others are in it: make one of them an owner first."
+            ) from None
 
     async def _found(self, token: str) -> Invitation:
         found = await self._invitations.find(_digest(token), self._clock.now())

@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
+from keyledger.errors import Refusal
 from services.dashboard.pages.forms import Form
 from services.dashboard.routes import cookies
 from services.dashboard.routes.guard import SIGN_IN
@@ -34,7 +35,13 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         if form.get("confirm").strip().lower() != WORD:
             wrong = form.refused({"confirm": "That is not the word, so nothing was erased."})
             return page(request, "erase_form.html", status=UNPROCESSED, form=wrong, word=WORD)
-        await showing.accounts.erase(visitor_of(request))
+        try:
+            await showing.accounts.erase(visitor_of(request))
+        except Refusal as refusal:
+            if refusal.code != "conflict":
+                raise
+            wrong = form.refused({"": refusal.message})
+            return page(request, "erase_form.html", status=UNPROCESSED, form=wrong, word=WORD)
         gone = Response[Any](None, status_code=204, headers={"HX-Redirect": SIGN_IN})
         return cookies.on(gone, cookies.no_session())
 

@@ -164,3 +164,40 @@ async def test_a_note_is_one_line_and_there_is_an_end_of_invitations(world: Worl
     for _ in range(MOST_OPEN):
         await world.accounts.invite(ada, "viewer")
     assert await refused(world.accounts.invite(ada, "viewer")) == "conflict"
+
+
+async def test_who_erases_their_account_leaves_every_workspace_but_the_one_they_are_alone_in(
+    world: World,
+) -> None:
+    ada = await world.visitor("ada", "admin")
+    members = world.memberships.members
+    members[WS]["user_other"] = "owner"
+    members[OTHER_WS] = {ada.user_id: "owner"}
+    await world.accounts.erase(ada)
+    assert members == {WS: {"user_other": "owner"}, OTHER_WS: {ada.user_id: "owner"}}
+    assert (await world.accounts.people([ada.user_id]))[ada.user_id].name is None
+    assert await world.keeper.visitor(ada.jwt) is None
+
+
+async def test_the_only_owner_among_others_hands_over_before_they_are_erased(world: World) -> None:
+    ada = await world.visitor("ada", "member")
+    members = world.memberships.members
+    members[WS]["user_other"] = "owner"
+    members[OTHER_WS] = {ada.user_id: "owner", "user_other": "viewer"}
+    with pytest.raises(Refusal) as told:
+        await world.accounts.erase(ada)
+    assert told.value.code == "conflict"
+    assert "only owner of Workspace 2" in told.value.message
+    # nothing was left either: the one that refuses is asked first
+    assert ada.user_id in members[WS]
+    assert (await world.accounts.people([ada.user_id]))[ada.user_id].name == "Ada"
+    members[OTHER_WS]["user_other"] = "owner"
+    await world.accounts.erase(ada)
+    assert members == {WS: {"user_other": "owner"}, OTHER_WS: {"user_other": "owner"}}
+
+
+async def test_without_the_key_service_nobody_is_erased(world: World) -> None:
+    ada = await world.visitor("ada", "member")
+    world.memberships.away = True
+    assert await refused(world.accounts.erase(ada)) == "unavailable"
+    assert (await world.accounts.people([ada.user_id]))[ada.user_id].name == "Ada"

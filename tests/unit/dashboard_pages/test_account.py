@@ -41,7 +41,7 @@ async def test_the_dialog_has_a_name_and_says_what_stays(browser: httpx2.AsyncCl
     assert '<dialog id="erase" aria-labelledby="erase-title"' in text
     assert '<label for="confirm">' in text
     assert "stays in the log" in text
-    assert "leave your workspaces first" in text
+    assert "You leave every workspace" in text
 
 
 @pytest.mark.parametrize("typed", [b"", b"confirm=", b"confirm=erased", b"word=erase"])
@@ -65,6 +65,15 @@ async def test_with_the_word_the_account_is_erased_and_signed_out(
     assert {each.split("=", 1)[0] for each in dropped} == {"__Host-keyledger", "__Host-keyledger-refresh"}
     assert all("Max-Age=0" in each for each in dropped)
     assert pages.accounts.erased == [ADA]
+
+
+async def test_who_has_to_hand_over_first_is_told_where(pages: Pages, browser: httpx2.AsyncClient) -> None:
+    pages.accounts.keeps = "You are the only owner of Acme, and others are in it."
+    answer = await browser.post(ERASE, content=b"confirm=erase", headers=PART)
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.text
+    assert pages.accounts.keeps in answer.text
+    assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("headers", [PAGE, PART])
