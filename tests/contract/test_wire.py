@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from keyledger import events, wire
+from keyledger import events, grants, wire
 from keyledger.digest import Peppers
 from keyledger.event_reader import Unknown
 from keyledger.events import GENESIS, Event, chain_hash
@@ -108,6 +108,9 @@ def test_every_message_between_processes_is_frozen() -> None:
         wire.Head,
         wire.HeadQuestion,
         wire.SnapshotPage,
+        grants.Ask,
+        grants.Grants,
+        grants.Recall,
     }
     assert {type(struct) for struct in STRUCTS.values()} == frozen
     assert set(golden("structs.json")) == set(STRUCTS)

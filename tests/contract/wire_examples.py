@@ -39,6 +39,7 @@ from keyledger.events import (
     WorkspaceDeleted,
     WorkspaceText,
 )
+from keyledger.grants import EXHAUSTED, Ask, Grant, Grants, Lease, Recall, Recalled, Want
 from keyledger.wire import (
     ErasedUses,
     Followed,
@@ -233,6 +234,26 @@ STRUCTS: dict[str, Any] = {
     "HeadQuestion, first": HeadQuestion("n", "v"),
     "SnapshotPage": SnapshotPage(1, 3, EPOCH_LINE, 2**40, DIGEST, KEY, True, (2, OTHER_DIGEST)),
     "SnapshotPage, last": SnapshotPage(1, 3, EPOCH_LINE, 0, bytes(32), "", False),
+    "Ask": Ask(
+        "verifier-1",
+        2**33,
+        7,
+        (Want(KEY, 60, 1_767_323_040, 1000, 7, 3, 12), Want(WS, "month", 0, 5, 1, 0)),
+        1_767_323_010,
+        leaving=True,
+        replaces="verifier-0",
+    ),
+    "Ask, first": Ask("verifier-1", 0, 1),
+    "Grants": Grants(
+        2,
+        7,
+        AT,
+        (Grant(WS, "day", 1_767_312_000, 5, 990, EXHAUSTED),),
+        Lease(1_767_323_010, 1_767_323_070, 4, static=False, made=1_767_323_020),
+        (Recalled(WS, 60, 1_767_323_040, 1000),),
+    ),
+    "Grants, none": Grants(2, 8, AT),
+    "Recall": Recall(2, AT, (Recalled(KEY, 3600, 1_767_322_800, 12),)),
 }
 
 
