@@ -13,6 +13,7 @@ from services.cli import (
     doctor,
     epoch,
     explain,
+    keys,
     login,
     people,
     pepper,
@@ -34,6 +35,7 @@ app.command(database.bootstrap)
 app.command(login.login)
 app.command(doctor.doctor)
 app.command(explain.explain)
+app.command(keys.app)
 app.command(usage.app)
 app.command(what_if.what_if)
 app.command(audit.app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,40 @@ from infra.local.errors import LocalRunError
 from services.cli.places import Places
 
 TIMEOUT = 10.0
-OK = 200
+PAGE = 200
+OK = (200, 201)
 
 
-def ask(places: Places, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    """The JSON of an answer of 200; anything else is a LocalRunError.
+def ask(
+    places: Places,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    query: Mapping[str, Any] | None = None,
+    seconds: float = TIMEOUT,
+) -> dict[str, Any]:
+    """The JSON of an answer of 200 or 201; anything else is a LocalRunError. None in a query is left out.
 
     KEYLEDGER_KEYS_URL says whom to ask, KEYLEDGER_ADMIN_KEY_FILE or KEYLEDGER_API_KEY as whom; else the local
     run's own.
     """
     url = os.environ.get("KEYLEDGER_KEYS_URL") or places.local.url("keys")
-    return _ask("the key service", url, _operator(places), method, path, json=body)
+    asked = {name: value for name, value in (query or {}).items() if value is not None}
+    content = {"json": body, "params": asked}
+    return _ask("the key service", url, _operator(places), method, path, seconds=seconds, **content)
+
+
+def entries(
+    places: Places, path: str, name: str, query: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Every entry of a list of the key service, page by page."""
+    cursor: str | None = None
+    while True:
+        page = ask(places, "GET", path, query={**(query or {}), "limit": PAGE, "cursor": cursor})
+        yield from page[name]
+        if (cursor := page["next_cursor"]) is None:
+            return
 
 
 def ask_verifier(places: Places, url: str | None, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,12 +70,19 @@ def _operator(places: Places) -> dict[str, str]:
 
 
 def _ask(
-    whom: str, url: str, headers: Mapping[str, str], method: str, path: str, **content: Any
+    whom: str,
+    url: str,
+    headers: Mapping[str, str],
+    method: str,
+    path: str,
+    *,
+    seconds: float = TIMEOUT,
+    **content: Any,
 ) -> dict[str, Any]:
     import httpx2  # noqa: PLC0415 - the other commands need not wait for it
 
     try:
-        with httpx2.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as http:
+        with httpx2.Client(base_url=url, timeout=seconds, trust_env=False) as http:
             answer = http.request(method, path, headers=dict(headers), **content)
     except httpx2.HTTPError as error:
         raise LocalRunError(f"{whom} does not answer at {url}: {type(error).__name__}") from None
@@ -60,7 +90,7 @@ def _ask(
         told: dict[str, Any] = answer.json()
     except ValueError:
         told = {}
-    if answer.status_code != OK:
+    if answer.status_code not in OK:
         field = f" ({told['field']})" if "field" in told else ""
         raise LocalRunError(f"{answer.status_code} {told.get('error', '')}{field}: {told.get('message', '')}")
     return told

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from infra.local.errors import LocalRunError
-from services.cli.operator import ask
+from services.cli.operator import entries
 from services.cli.places import Places
 from services.cli.tables import print_plot, print_table
 from services.cli.usage_pages import pages_of, path_of
@@ -112,7 +112,7 @@ def _refused_keys(
     ends: dict[str, int] = {}
     lacking: set[str] = set()
     if needed or at is not None or max_age_days is not None:
-        for each in _keys(places, workspace):
+        for each in entries(places, f"{path_of(workspace, None)}/keys", "keys"):
             moments = [] if at is None else [at]
             if max_age_days is not None:
                 moments.append(parse_rfc3339(each["created_at"]) + max_age_days * DAY)
@@ -121,16 +121,6 @@ def _refused_keys(
             if not all(covers(tuple(each["scopes"]), scope) for scope in needed):
                 lacking.add(each["id"])
     return ends, frozenset(lacking)
-
-
-def _keys(places: Places, workspace: str) -> Iterator[dict[str, Any]]:
-    cursor = ""
-    while True:
-        page = ask(places, "GET", f"{path_of(workspace, None)}/keys?limit=200{cursor}")
-        yield from page["keys"]
-        if page["next_cursor"] is None:
-            return
-        cursor = f"&cursor={page['next_cursor']}"
 
 
 def _show(outlook: Outlook, policy: Policy) -> None:
