@@ -180,6 +180,9 @@ class GrantServer:
         self._granter, self._until = granter, until
         self._metrics.granting.set(1)
         _log.info("term", term=term, went_on=legacy is not None)
+        # it asks nothing back: who has waited for a granter hears that there is one
+        with contextlib.suppress(BusUnavailable):
+            await self._bus.publish(RECALL_SUBJECT, _ENCODER.encode(Recall(term, now, ())))
 
     async def _extended(self) -> bool:
         """Claim a little more; False when the term is over."""

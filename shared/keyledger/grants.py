@@ -122,7 +122,10 @@ class Grants(Struct, frozen=True, array_like=True):
 
 
 class Recall(Struct, frozen=True, array_like=True):
-    """Give back: each verifier answers with an `Ask` that holds nothing of these cells."""
+    """Give back: each verifier answers with an `Ask` that holds nothing of these cells.
+
+    Without cells it says that this term has begun.
+    """
 
     term: int
     now: int

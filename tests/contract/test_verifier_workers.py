@@ -246,6 +246,7 @@ async def test_any_worker_tells_what_all_of_them_counted(keys: Keys, nats_url: s
         seen = dict(samples((await verifier.get("/metrics")).text))
         assert (seen["keyledger_position"], seen["keyledger_head_position"]) == (position, position)
         assert 0 <= seen["keyledger_age_seconds"] < 5
+        assert seen["keyledger_granter_away"] == 0
 
 
 def samples(text: str) -> Iterator[tuple[str, float]]:

@@ -13,6 +13,7 @@ import httpx2
 
 from tests.faults.rig import Daemon, Rig
 from tests.support.keys import as_role
+from tests.support.waiting import until
 
 TIMEOUT = 2.0
 
@@ -142,6 +143,11 @@ class Limited:
         return {"ws": ws, "id": made["id"], "key": made["key"]}
 
 
+async def heard(rig: Rig, verifier: Daemon) -> bool:
+    """Whether grants can be had by this verifier."""
+    return await rig.metric(verifier, "keyledger_granter_away") == 0
+
+
 @asynccontextmanager
 async def limited(
     rig: Rig, folder: Path, *, verifiers: int, usages: int = 1, gated: int = 0
@@ -172,6 +178,10 @@ async def limited(
             daemon.launch()
         for daemon in (*rig.keys, *granters, *made):
             await daemon.ready()
+        for daemon in made:
+            await until(
+                lambda of=daemon: heard(rig, of), within=10, describe=f"{daemon.name} hears a granter"
+            )
         yield Limited(rig, made, granters)
     finally:
         await asyncio.gather(*(daemon.stop() for daemon in (*made, *granters)))

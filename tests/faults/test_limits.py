@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.limit_load import Limited, Seen, burst, limited, load, told
+from tests.faults.limit_load import Limited, Seen, burst, heard, limited, load, told
 from tests.faults.rig import rig
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -177,3 +177,10 @@ async def test_a_quota_is_exact_and_outlives_everything_but_what_the_killed_held
         )
         assert (answer.status_code, answer.json()) == (429, {"error": "quota_exceeded"})
         assert answer.headers["x-ratelimit-limit"] == str(quota)
+        for usage in house.usages:
+            usage.kill()
+
+        async def away() -> bool:
+            return not await heard(made, house.verifiers[0])
+
+        await until(away, within=15, describe="the metric of an absent granter")

@@ -41,6 +41,8 @@ class Tally(Collector):
         yield GaugeMetricFamily("keyledger_age_seconds", "Age of what is applied.", follower.age())
         degraded = float(not follower.hearing or follower.freshness.held)
         yield GaugeMetricFamily("keyledger_degraded", "1 while something behind it is away.", degraded)
+        away = float(self._verifier.limits.away)
+        yield GaugeMetricFamily("keyledger_granter_away", "1 while nothing grants limits and quotas.", away)
         yield self._states()
         dropped = self._counts.dropped()
         yield CounterMetricFamily("keyledger_uses_dropped", "Uses no bound had room for.", dropped)

@@ -61,6 +61,7 @@ class GrantedLimits:
         self._steady = clock.steady
         self._clock = GranterClock()
         self._due = (asyncio.Event(), asyncio.Event())
+        self._granter_heard = (asyncio.Event(), asyncio.Event())
         self._held = Held(Leases(), self._wake)
         self._spend = self._held.spend
         self._talk = Conversation(verifier, self._held, replaces=replaces)
@@ -144,6 +145,7 @@ class GrantedLimits:
             ask = self._talk.next(quick=quick, anyway=quick and self._renewing())
             if ask is None:
                 continue
+            self._granter_heard[quick].clear()
             try:
                 grants = await self._exchange(ask, quick)
             except Exception as error:  # without this task no grant ever comes again
@@ -160,8 +162,13 @@ class GrantedLimits:
             self._talk.unanswered(quick=quick)
             self._held.away[quick] = True
             self._tell()
-            pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(failures, 10))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spread, not secrecy)
+            await self._pause(quick, min(LONGEST_PAUSE, 0.05 * 2 ** min(failures, 10)))
+
+    async def _pause(self, quick: bool, seconds: float) -> None:
+        """Wait before the next try, less when a granter is heard or was since the last."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds * random.uniform(0.5, 1.0)):  # noqa: S311 (spread, not secrecy)
+                await self._granter_heard[quick].wait()
 
     async def _something_due(self, quick: bool) -> None:
         """Return when there may be something to say."""
@@ -214,6 +221,8 @@ class GrantedLimits:
             recall = _RECALL.decode(message.body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
+        for heard in self._granter_heard:
+            heard.set()
         if self._clock.known:
             self._talk.recalled(recall, recall.now)
 

@@ -210,9 +210,12 @@ class Held:
             if not later:
                 cell.shown = 0
             states.append(shown(demand, cell))
-        for demand, cell in () if known else short:
-            cell.need += cost
-            self._want(demand, cell)
+        for demand, cell in short:
+            if not known:
+                cell.need += cost
+            # an absent granter is asked again though nobody waits: it is back once it answers
+            if not known or self.away[is_quick(demand.window)]:
+                self._want(demand, cell)
         return Spending(False, tightest(states), later)
 
     def _may_come(self, demand: Demand, cell: HeldCell, cost: int) -> bool:

@@ -64,6 +64,11 @@ class Spending(Struct, frozen=True, gc=False):
 class Limits(Protocol):
     """Where checks spend."""
 
+    @property
+    def away(self) -> bool:
+        """Whether what grants them cannot be reached just now, so that outages are what `on_outage` says."""
+        ...
+
     def spend(self, demands: Sequence[Demand], cost: int, now: int, *, patient: bool = False) -> Spending:
         """Spend `cost` on every demand or on none; a cost of 0 only looks, and is always allowed.
 
@@ -106,6 +111,8 @@ class FixedWindow:
 
     Time never goes back here, so that a cell which was dropped cannot be spent a second time.
     """
+
+    away = False
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, int | str], _Cell] = {}

@@ -59,7 +59,7 @@ CODES = (
 )
 """Every code, in the order of the checks."""
 
-QUICK_PATIENCE, COMMITTED_PATIENCE = 0.15, 0.25
+QUICK_PATIENCE, COMMITTED_PATIENCE = 0.15, 0.5
 """Seconds for which a check that is one token short waits for it, by how long its cells are."""
 WILDCARD = "*"
 RESERVED = "keyledger:"

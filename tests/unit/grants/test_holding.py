@@ -120,6 +120,20 @@ def test_without_a_lease_and_a_granter_the_policy_says_what_holds(outage: str, s
     assert sum(spend(found, what, patient=True).allowed for _ in range(100)) == share
 
 
+@pytest.mark.parametrize("window", [60, 3600, "day"])
+def test_who_is_refused_for_want_of_a_granter_has_it_asked_again_in_the_next_cell(window: int | str) -> None:
+    found, what = held(), Demand("workspace", "ws", 100, window)
+    quick = window == 60
+    found.away[quick] = True
+    for now in (NOW, NOW + 86_400 * SECOND):
+        assert not spend(found, what, now=now, patient=True).later
+        [want] = found.wants(quick=quick, most=9)
+        assert (want.start <= now // SECOND, want.need) == (True, 1)
+        found.unheard([want])
+    found.away[quick] = False
+    assert spend(found, what, now=NOW + 86_400 * SECOND, patient=True).later
+
+
 def test_a_static_share_is_taken_of_the_next_cells_and_then_of_none() -> None:
     found = held(leased=2, until=NOON)
     found.away = [True, True]
