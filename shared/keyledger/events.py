@@ -33,19 +33,23 @@ SYSTEM_ACTOR = "system"
 class RateLimit(Struct, frozen=True, omit_defaults=True):
     """At most `limit` requests in each epoch-aligned cell of `window_seconds`.
 
-    `on_outage` says what holds while no grants can be had; None is the default, `static`.
+    `on_outage` says what holds while no grants can be had; None is the default, `static`. A raised limit
+    holds in cells that start at `since` (µs) or later; in those before, at most `before`.
     """
 
     limit: int
     window_seconds: int
     on_outage: OnOutage | None = None
+    before: int | None = None
+    since: int = 0
 
 
-class Quota(Struct, frozen=True):
-    """At most `limit` requests in each calendar period, UTC."""
+class Quota(Struct, frozen=True, omit_defaults=True):
+    """At most `limit` requests in each calendar period, UTC; this one since a moment (µs), of several."""
 
     limit: int
     period: Period
+    since: int = 0
 
 
 class NewSecret(Struct, frozen=True):

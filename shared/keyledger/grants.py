@@ -44,7 +44,8 @@ MORE, EXHAUSTED, NOBODY = 0, 1, 2
 class Want(Struct, frozen=True, array_like=True, gc=False):
     """One cell as its verifier stands: what it has spent and holds there, and what it needs besides.
 
-    It is an absolute statement: whatever was granted and is in neither figure is destroyed.
+    It is an absolute statement: whatever was granted and is in neither figure is destroyed. `since` (µs) is
+    when the limit became that, of a quota that may be raised while its cell runs.
     """
 
     holder: str
@@ -54,6 +55,7 @@ class Want(Struct, frozen=True, array_like=True, gc=False):
     spent: int
     held: int
     need: int = 0
+    since: int = 0
 
 
 class Ask(Struct, frozen=True, array_like=True):
@@ -162,3 +164,16 @@ def slice_of(limit: int, parts: int) -> int:
 def static_share(limit: int, parts: int) -> int:
     """What a verifier without a lease for a cell takes of it while its static right lasts."""
     return limit // parts
+
+
+def most_slice(limit: int, parts: int) -> int:
+    """What a granter counts for `slice_of`: rounded up, it stays enough while some know another limit.
+
+    Who knows a larger one takes more by less than the limits differ, but for the rounding.
+    """
+    return max(-(-limit // (SHARED * parts)), min(-(-limit // (2 * parts)), FEW))
+
+
+def most_share(limit: int, parts: int) -> int:
+    """What a granter counts for `static_share`, rounded up as `most_slice`."""
+    return -(-limit // parts)

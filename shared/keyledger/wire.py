@@ -149,13 +149,16 @@ class LimitState(Struct, frozen=True, gc=False, omit_defaults=True):
     limit: int
     window_seconds: int
     on_outage: str | None = None
+    before: int | None = None
+    since: int = 0
 
 
-class QuotaState(Struct, frozen=True, gc=False):
+class QuotaState(Struct, frozen=True, gc=False, omit_defaults=True):
     """A quota, as events tell it."""
 
     limit: int
     period: str
+    since: int = 0
 
 
 class SecretState(Struct, frozen=True, gc=False, omit_defaults=True):

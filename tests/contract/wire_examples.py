@@ -126,6 +126,7 @@ EVENTS: dict[tuple[str, int], dict[str, Event]] = {
         "sealed": WorkspaceChanged(private=SEALED),
         "quota": WorkspaceChanged(quota=Quota(100_000, "month")),
         "no_quota": WorkspaceChanged(quota=None),
+        "raised": WorkspaceChanged(RateLimit(9, 60, before=5, since=AT), quota=Quota(7, "day", since=AT)),
     },
     ("key_imported", 1): {
         "sparse": KeyImported("live", ("*",), IMPORTED),
@@ -244,6 +245,7 @@ STRUCTS: dict[str, Any] = {
         replaces="verifier-0",
     ),
     "Ask, first": Ask("verifier-1", 0, 1),
+    "Ask, for a raised quota": Ask("verifier-1", 2, 3, (Want(WS, "month", 0, 50, 5, 0, 1, AT),)),
     "Grants": Grants(
         2,
         7,

@@ -116,6 +116,33 @@ async def test_a_limit_is_exact_and_its_answer_is_the_contracts(system: System) 
     assert 1 <= int(refused.headers["retry-after"]) <= 86_400
 
 
+async def test_a_raised_limit_holds_from_the_next_cell_and_a_raised_quota_at_once(system: System) -> None:
+    day = {"limit": 3, "window_seconds": 86_400}
+    ws = await system.workspace(rate_limit=day)
+    key = await system.key(ws)
+    place = f"/v1/workspaces/{ws}"
+
+    async def spent(times: int, position: int) -> list[str]:
+        asked = [await system.verify(key["key"], min_position=position) for _ in range(times)]
+        assert {each["rate_limit"]["limit"] for each in asked} <= {3, 2, 5}
+        return [each["code"] for each in asked]
+
+    limited = ["VALID"] * 3 + ["RATE_LIMITED"]
+    assert await spent(4, key["position"]) == limited
+    raised = (await system.call("PATCH", place, {"rate_limit": {**day, "limit": 50}})).json()
+    assert raised["rate_limit"]["limit"] == 50
+    assert await spent(1, raised["position"]) == ["RATE_LIMITED"]
+
+    ws = await system.workspace()
+    key = await system.key(ws)
+    place = f"/v1/workspaces/{ws}"
+    small = (await system.call("PATCH", place, {"quota": {"limit": 2, "period": "month"}})).json()
+    assert await spent(3, small["position"]) == ["VALID", "VALID", "QUOTA_EXCEEDED"]
+    large = (await system.call("PATCH", place, {"quota": {"limit": 5, "period": "month"}})).json()
+    assert large["quota"] == {"limit": 5, "period": "month"}
+    assert await spent(4, large["position"]) == ["VALID"] * 3 + ["QUOTA_EXCEEDED"]
+
+
 async def test_no_key_and_a_wrong_key_are_told_apart_and_nothing_else_is(system: System) -> None:
     missing = await system.contacts(None)
     assert (missing.status_code, missing.json()) == (401, {"error": "missing_api_key"})

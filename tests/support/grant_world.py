@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -107,6 +108,8 @@ class GrantWorld:
         self.history: deque[Letter] = deque(maxlen=80)
         self.admitted: Counter[tuple[str, int | str, int]] = Counter()
         self.largest: dict[tuple[str, int | str, int], int] = {}
+        self.most: Callable[[Demand, int], int] = lambda demand, _: demand.limit
+        """What a cell that starts then may admit, by whoever changes limits."""
         self.sent = 0
         self._made = 0
 
@@ -129,7 +132,7 @@ class GrantWorld:
         spending = verifier.held.spend((demand,), cost, now, patient=True)
         start, ends = span(demand.window, now // SECOND)
         cell = (demand.holder, demand.window, spending.tightest.reset - (ends - start))
-        self.largest[cell] = max(self.largest.get(cell, 0), demand.limit)
+        self.largest[cell] = max(self.largest.get(cell, 0), self.most(demand, cell[2]))
         if spending.allowed:
             self.admitted[cell] += cost
             assert self.admitted[cell] <= self.largest[cell], (cell, self.admitted[cell])

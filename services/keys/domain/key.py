@@ -36,7 +36,7 @@ from keyledger.events import (
     SecretDigested,
     SecretRetired,
 )
-from services.keys.domain import secrets, values
+from services.keys.domain import limits, secrets, values
 from services.keys.domain.principal import Principal
 from services.keys.domain.secrets import Secret
 
@@ -244,9 +244,9 @@ def _change(command: ChangeKey, key: Key, now: int) -> list[KeyEvent]:
     public = KeyChanged(
         scopes=scopes,
         expires_at=expires_at,
-        rate_limit=command.rate_limit,
+        rate_limit=limits.changed(command.rate_limit, key.rate_limit, now),
         enabled=command.enabled,
-        quota=command.quota,
+        quota=limits.changed_quota(command.quota, key.quota, now),
     )
     public, text = _only_new(public, key), _only_new(wanted, key)
     if text != KeyTextChange():

@@ -21,7 +21,7 @@ from keyledger.events import (
     WorkspaceEvent,
     WorkspaceText,
 )
-from services.keys.domain import values
+from services.keys.domain import limits, values
 from services.keys.domain.key import Context
 from services.keys.domain.principal import WORKSPACE_WRITE, Principal
 from services.keys.domain.roles import OWNER, Member
@@ -77,13 +77,15 @@ class DeleteWorkspace(Struct, frozen=True):
 WorkspaceCommand: TypeAlias = CreateWorkspace | ChangeWorkspace | DeleteWorkspace
 
 
-def decide(command: WorkspaceCommand, workspace: Workspace | None) -> Sequence[WorkspaceEvent | MemberEvent]:
-    """The events this command causes. Raises `Refusal`."""
+def decide(
+    command: WorkspaceCommand, workspace: Workspace | None, *, now: int
+) -> Sequence[WorkspaceEvent | MemberEvent]:
+    """The events this command causes at `now` (µs). Raises `Refusal`."""
     match command:
         case CreateWorkspace():
             return _create(command)
         case ChangeWorkspace():
-            return _change(command, _existing(workspace))
+            return _change(command, _existing(workspace), now)
         case DeleteWorkspace():
             return [_delete(command, _existing(workspace))]
         case _:
@@ -119,7 +121,7 @@ def _delete(command: DeleteWorkspace, workspace: Workspace) -> WorkspaceDeleted:
     return WorkspaceDeleted()
 
 
-def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEvent]:
+def _change(command: ChangeWorkspace, workspace: Workspace, now: int) -> list[WorkspaceEvent]:
     for field in ("rate_limit", "suspended", "quota"):
         if getattr(command, field) is not UNSET:
             command.by.need_admin(field)
@@ -132,10 +134,15 @@ def _change(command: ChangeWorkspace, workspace: Workspace) -> list[WorkspaceEve
         values.quota(command.quota)
     if command.if_match is not None and command.if_match != workspace.version:
         raise precondition_failed(workspace.version)
+    wanted = msgspec.structs.replace(
+        command,
+        rate_limit=limits.changed(command.rate_limit, workspace.rate_limit, now),
+        quota=limits.changed_quota(command.quota, workspace.quota, now),
+    )
     new = {
         field: value
         for field in ("name", "rate_limit", "suspended", "quota")
-        if (value := getattr(command, field)) is not UNSET and value != getattr(workspace, field)
+        if (value := getattr(wanted, field)) is not UNSET and value != getattr(workspace, field)
     }
     if not new:
         return []

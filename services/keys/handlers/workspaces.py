@@ -60,14 +60,16 @@ class Workspaces:
                 actor=asked.by.actor,
                 request_id=asked.request_id,
                 state=Workspace,
-                decide=lambda state, _: _decide(command, state),
+                decide=lambda state, now: _decide(command, state, now),
                 evolve=evolve,
                 idempotency=asked.idempotency,
             )
         )
 
 
-def _decide(command: WorkspaceCommand | PutMember | RemoveMember, state: Workspace | None) -> Sequence[Event]:
+def _decide(
+    command: WorkspaceCommand | PutMember | RemoveMember, state: Workspace | None, now: int
+) -> Sequence[Event]:
     if isinstance(command, PutMember | RemoveMember):
         return membership.decide(command, state)
-    return workspace.decide(command, state)
+    return workspace.decide(command, state, now=now)

@@ -20,6 +20,7 @@ from services.keys.domain.values import SYSTEM_SCOPES, WORKSPACE_SCOPES
 from services.keys.ports import Feed, Snapshots, States, UseFeed
 from services.keys.routes import shapes, views
 from services.keys.routes.asking import Asking, Http, answer, key_id
+from services.keys.routes.limit_views import limit_view, quota_view
 
 _BINARY = "application/octet-stream"
 
@@ -104,11 +105,11 @@ def internal_routes(
         if not is_id(body.workspace_id, "ws"):
             raise not_found()
         by.enter(body.workspace_id)
-        stored, _ = await states.get(body.workspace_id)
+        stored, read_at = await states.get(body.workspace_id)
         if stored is None:
             raise not_found()
         if body.key_id is not None:
-            stored, _ = await states.get(key_id(body.key_id))
+            stored, read_at = await states.get(key_id(body.key_id))
             if stored is None or stored.workspace_id != body.workspace_id:
                 raise not_found()
         if body.scope not in WORKSPACE_SCOPES | SYSTEM_SCOPES:
@@ -118,8 +119,12 @@ def internal_routes(
         may = views.AuthorizedView(by.actor, body.workspace_id, scopes)
         if body.limits:
             limited = msgspec.json.decode(stored.body, type=_Limited)
-            may = msgspec.structs.replace(may, rate_limit=limited.rate_limit, quota=limited.quota)
-        return answer(may)
+            may = msgspec.structs.replace(
+                may,
+                rate_limit=limit_view(limited.rate_limit),
+                quota=quota_view(limited.quota),
+            )
+        return answer(may, position=read_at.position)
 
     return [key_feed, uses, snapshot, head, authorize]
 

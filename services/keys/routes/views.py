@@ -16,8 +16,6 @@ from keyledger.events import (
     KeyCreated,
     KeyImported,
     KeyRotated,
-    Quota,
-    RateLimit,
     Recorded,
     SecretDigested,
 )
@@ -25,6 +23,7 @@ from services.keys.domain.key import Key, Status
 from services.keys.domain.roles import Member
 from services.keys.domain.workspace import Workspace
 from services.keys.handlers.receipts import Receipt
+from services.keys.routes.limit_views import LimitView, QuotaView, limit_view, quota_view, shown_limit
 
 _MOMENTS = ("expires_at", "previous_valid_until")
 
@@ -51,12 +50,12 @@ class KeyView(Struct, frozen=True, kw_only=True):
     created_by: str
     expires_at: str | None
     allowed_ips: tuple[str, ...] | None
-    rate_limit: RateLimit | None
+    rate_limit: LimitView | None
     external_id: str | None
     metadata: dict[str, str]
     secrets: tuple[SecretView, ...]
     version: int
-    quota: Quota | UnsetType = UNSET
+    quota: QuotaView | UnsetType = UNSET
     """Only there when the key has one."""
 
 
@@ -166,8 +165,8 @@ class WorkspaceView(Struct, frozen=True):
 
     id: str
     name: str
-    rate_limit: RateLimit
-    quota: Quota | None
+    rate_limit: LimitView
+    quota: QuotaView | None
     suspended: bool
     created_at: str
     version: int
@@ -264,8 +263,8 @@ class AuthorizedView(Struct, frozen=True):
     principal: str
     workspace_id: str
     scopes: tuple[str, ...]
-    rate_limit: RateLimit | None | UnsetType = UNSET
-    quota: Quota | None | UnsetType = UNSET
+    rate_limit: LimitView | None | UnsetType = UNSET
+    quota: QuotaView | None | UnsetType = UNSET
 
 
 def key_fields(key: Key, now: int) -> dict[str, Any]:
@@ -282,7 +281,7 @@ def key_fields(key: Key, now: int) -> dict[str, Any]:
         "created_by": key.created_by,
         "expires_at": _moment(key.expires_at),
         "allowed_ips": key.allowed_ips,
-        "rate_limit": key.rate_limit,
+        "rate_limit": limit_view(key.rate_limit),
         "external_id": key.external_id,
         "metadata": key.metadata,
         "secrets": tuple(
@@ -291,7 +290,7 @@ def key_fields(key: Key, now: int) -> dict[str, Any]:
             if secret.valid(now)
         ),
         "version": key.version,
-        "quota": UNSET if key.quota is None else key.quota,
+        "quota": quota_view(key.quota) or UNSET,
     }
 
 
@@ -302,8 +301,8 @@ def workspace_view(
     return WorkspaceView(
         workspace.id,
         workspace.name,
-        workspace.rate_limit,
-        workspace.quota,
+        shown_limit(workspace.rate_limit),
+        quota_view(workspace.quota),
         workspace.suspended,
         rfc3339(workspace.created_at),
         workspace.version,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from keyledger.grants import EXHAUSTED, MORE, Grant, Want, slice_of
+from keyledger.grants import EXHAUSTED, MORE, Grant, Want, most_slice
 
 SECOND = 1_000_000
 LEAST_PART = 50
@@ -34,7 +34,7 @@ class Holding(Struct, array_like=True):
 
 
 class Pool(Struct, array_like=True):
-    """A cell of one meter, [`start`, `end`). Its limit only ever falls.
+    """A cell of one meter, [`start`, `end`). Its limit only ever falls, but to one of a later `since` (µs).
 
     `recalled` is when (µs) everything was asked back, `awaited` who has not answered yet.
     """
@@ -47,6 +47,7 @@ class Pool(Struct, array_like=True):
     holdings: dict[str, Holding]
     recalled: int | None = None
     awaited: set[str] = set()
+    since: int = 0
 
     @property
     def charged(self) -> int:
@@ -68,8 +69,15 @@ class Pool(Struct, array_like=True):
 
         Then what others hold, and what they might still take, was meant for a larger one.
         """
-        lowered = want.limit < self.limit
-        self.limit = min(self.limit, want.limit)
+        old = self.limit
+        if want.since > self.since:
+            self.limit, self.since = want.limit, want.since
+        elif want.since == self.since:
+            self.limit = min(self.limit, want.limit)
+        if self.limit > old:
+            # what is left now may have to be asked back once more
+            self.recalled = None
+        lowered = self.limit < old
         self.holdings[verifier] = Holding(want.spent + want.held, want.spent)
         if not want.held:
             # who still holds something spoke before it heard that it is to give that back
@@ -117,12 +125,12 @@ class Pool(Struct, array_like=True):
 
     def lends(self, verifier: str, parts: int) -> bool:
         """Whether a newcomer can have its part of this cell."""
-        scarce = self.recalled is not None or slice_of(self.limit, parts) > self.left
+        scarce = self.recalled is not None or most_slice(self.limit, parts) > self.left
         return verifier not in self.holdings and not scarce
 
     def lend(self, verifier: str, parts: int) -> None:
         """Charge a newcomer for what it may take unasked; see `lends`."""
-        if most := slice_of(self.limit, parts):
+        if most := most_slice(self.limit, parts):
             self.holdings[verifier] = Holding(most)
 
     def fold(self, known: Collection[str]) -> None:
@@ -140,4 +148,4 @@ class Pool(Struct, array_like=True):
 def new_pool(want: Want, end: int, unasked: Mapping[str, int]) -> Pool:
     """A cell of which only this may have been taken."""
     holdings = {verifier: Holding(most) for verifier, most in unasked.items()}
-    return Pool(want.holder, want.window, want.start, end, want.limit, holdings)
+    return Pool(want.holder, want.window, want.start, end, want.limit, holdings, since=want.since)

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from keyledger.grants import GRACE, SLOT, Lease, Recalled, slice_of, static_share
+from keyledger.grants import GRACE, SLOT, Lease, Recalled, most_share, most_slice
 
 LEAD = 1
 """Seconds before its slot in which a lease is offered no more: it could not be accepted in time."""
@@ -205,7 +205,7 @@ def _end(lease: Lease) -> int:
 
 
 def _part(lease: Lease) -> Fraction:
-    """The largest part that a lease ever gives of a cell. See `slice_of`."""
+    """The largest part that a lease ever gives of a cell. See `most_slice`."""
     return Fraction(1, lease.parts) if lease.static else Fraction(1, 2 * lease.parts)
 
 
@@ -253,11 +253,11 @@ def _unasked(holder: Holder, limit: int, start: int) -> int:
     most = 0
     for lease in leases:
         if start < lease.end:
-            most = max(most, slice_of(limit, lease.parts))
+            most = max(most, most_slice(limit, lease.parts))
         elif start < _end(lease):
-            most = max(most, static_share(limit, lease.parts))
+            most = max(most, most_share(limit, lease.parts))
     if inherited is not None and start < inherited.lapses:
-        most = max(most, static_share(limit, inherited.parts))
+        most = max(most, most_share(limit, inherited.parts))
     return most
 
 

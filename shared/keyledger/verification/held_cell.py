@@ -13,18 +13,19 @@ class HeldCell:
     """One cell until `until` (µs): `tokens` held and `spent`, what the pool was last said to have, and what
     was shown.
 
-    Its limit and what is shown only ever fall. `need` is what is waited for; `said` is what the granter was
-    last told to be spent, `quiet` how many looks ago, and `stated` is False while it has to hear how the cell
-    stands.
+    Its limit and what is shown only ever fall, but for a quota that is raised, at `since`. `need` is what is
+    waited for; `said` is what the granter was last told to be spent, `quiet` how many looks ago, and `stated`
+    is False while it has to hear how the cell stands.
     """
 
     __slots__ = (
-        "ends", "limit", "low", "need", "pool", "quiet", "said", "shown",
+        "ends", "limit", "low", "need", "pool", "quiet", "said", "shown", "since",
         "spent", "start", "state", "stated", "tokens", "until", "window",
     )  # fmt: skip
 
-    def __init__(self, start: int, ends: int, limit: int, tokens: int) -> None:
+    def __init__(self, start: int, ends: int, limit: int, tokens: int, since: int = 0) -> None:
         self.start = start
+        self.since = since
         self.ends = ends
         self.until = ends * SECOND
         self.window = ends - start

@@ -12,6 +12,7 @@ from keyledger.grants import EXHAUSTED, MORE, NOBODY, Grant, Recalled, Want, is_
 from keyledger.verification.held_cell import LOW, HeldCell, shown
 from keyledger.verification.leases import Leases
 from keyledger.verification.limits import (
+    QUOTAS,
     SECOND,
     SWEEP_FROM,
     Demand,
@@ -105,7 +106,7 @@ class Held:
                 cell.stated = True
                 cell.said = cell.spent
                 cell.quiet = 0
-                wants.append(Want(*name, cell.start, cell.limit, cell.spent, cell.tokens, need))
+                wants.append(Want(*name, cell.start, cell.limit, cell.spent, cell.tokens, need, cell.since))
         return wants
 
     def look(self) -> None:
@@ -235,21 +236,35 @@ class Held:
         cell = self.cells.get(name)
         if cell is None or cell.until <= now:
             start, ends = span(demand.window, now // SECOND)
-            tokens = 0
+            tokens, limit = 0, demand.within(start)
             if is_quick(demand.window):
-                tokens = self.leases.unasked(start, ends, demand.limit, static=demand.on_outage != "closed")
-            cell = self._put(name, HeldCell(start, ends, demand.limit, tokens))
+                tokens = self.leases.unasked(start, ends, limit, static=demand.on_outage != "closed")
+            since = demand.since if demand.policy in QUOTAS else 0
+            cell = self._put(name, HeldCell(start, ends, limit, tokens, since))
             if self.hidden and name in self.hidden:
                 self.hidden.discard(name)
                 cell.shown = 0
             return cell
         if demand.limit < cell.limit:
-            self._lower(name, cell, demand.limit)
+            self._lower(name, cell, demand)
+        elif demand.policy in QUOTAS and demand.since > cell.since:
+            self._raise(name, cell, demand)
         return cell
 
-    def _lower(self, name: tuple[str, int | str], cell: HeldCell, limit: int) -> None:
+    def _raise(self, name: tuple[str, int | str], cell: HeldCell, demand: Demand) -> None:
+        """What is held is still held; there is more where it came from."""
+        more = demand.limit - cell.limit
+        cell.limit, cell.since = demand.limit, demand.since
+        cell.pool += more
+        cell.shown += more
+        cell.state = MORE
+        self._state(name, cell)
+
+    def _lower(self, name: tuple[str, int | str], cell: HeldCell, demand: Demand) -> None:
         """Only who knows what all have spent can say what is left of a smaller limit."""
-        cell.limit = limit
+        limit = cell.limit = demand.limit
+        if demand.policy in QUOTAS:
+            cell.since = demand.since
         cell.shown = min(cell.shown, max(0, limit - cell.spent))
         cell.pool = min(cell.pool, cell.shown)
         cell.tokens = cell.low = 0

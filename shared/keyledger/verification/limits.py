@@ -30,7 +30,9 @@ class Demand(Struct, frozen=True, gc=False):
     """One limit that a check must keep: at most `limit` units in each cell of `window` for this holder.
 
     `window` is seconds, or a calendar period (`day`, `month`). `policy` names it in the `RateLimit` header
-    fields. `on_outage` says what holds while no grants can be had.
+    fields. `on_outage` says what holds while no grants can be had. In cells that start before `since` (µs)
+    at most `before` holds, if there was something before. A quota since `since` takes the place of any
+    earlier one in the cell that runs, a larger one too.
     """
 
     policy: str
@@ -38,6 +40,14 @@ class Demand(Struct, frozen=True, gc=False):
     limit: int
     window: int | str
     on_outage: str = "static"
+    before: int | None = None
+    since: int = 0
+
+    def within(self, start: int) -> int:
+        """The limit in the cell that starts at this unix second."""
+        if self.before is None or start * SECOND >= self.since:
+            return self.limit
+        return min(self.limit, self.before)
 
 
 class LimitState(Struct, frozen=True, gc=False):
@@ -95,11 +105,14 @@ class Limits(Protocol):
 
 
 class _Cell:
-    """One cell of one holder, which ends at `ends` (µs). Its limit and what is shown only ever fall."""
+    """One cell of one holder, which ends at `ends` (µs). Its limit and what is shown only ever fall, but for
+    a quota that is raised.
+    """
 
-    __slots__ = ("ends", "limit", "shown", "spent", "window")
+    __slots__ = ("ends", "limit", "shown", "since", "spent", "window")
 
-    def __init__(self, start: int, end: int, limit: int) -> None:
+    def __init__(self, start: int, end: int, limit: int, since: int) -> None:
+        self.since = since
         self.window = end - start
         self.ends = end * SECOND
         self.limit = self.shown = limit
@@ -175,9 +188,12 @@ class FixedWindow:
             if cell is None and len(self._cells) >= self._sweep_at:
                 self._sweep()
             start, end = span(demand.window, self._now // SECOND)
-            cell = self._cells[name] = _Cell(start, end, demand.limit)
+            cell = self._cells[name] = _Cell(start, end, demand.within(start), demand.since)
         elif demand.limit < cell.limit:
             cell.limit = demand.limit
+        elif demand.policy in QUOTAS and demand.since > cell.since:
+            cell.shown += demand.limit - cell.limit
+            cell.limit, cell.since = demand.limit, demand.since
         return cell
 
     def _sweep(self) -> None:

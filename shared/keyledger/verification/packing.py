@@ -63,11 +63,14 @@ class _Limit(Struct, array_like=True, gc=False):
     limit: int
     window_seconds: int
     on_outage: str | None = None
+    before: int | None = None
+    since: int = 0
 
 
 class _Quota(Struct, array_like=True, gc=False):
     limit: int
     period: str
+    since: int = 0
 
 
 class _Key(Struct, array_like=True, gc=False):
@@ -198,7 +201,7 @@ class Packing:
             record.version,
             record.expires_at,
             record.allowed_ips,
-            _limit(record.rate_limit),
+            None if record.rate_limit is None else _packed_limit(record.rate_limit),
             record.external_id,
             (dict(record.metadata) or None) if metadata is None else metadata,
             _packed_quota(record.quota),
@@ -266,7 +269,7 @@ class Packing:
         """The bytes of a workspace's record."""
         packed = _Workspace(
             record.name,
-            _Limit(record.rate_limit.limit, record.rate_limit.window_seconds, record.rate_limit.on_outage),
+            _packed_limit(record.rate_limit),
             record.suspended,
             record.unreadable,
             record.deleted,
@@ -363,20 +366,26 @@ def _sealed(row: bytes, flags: int, owner: bytes, body: bytes) -> bytes:
     return whole + _crc32(whole, _crc32(row)).to_bytes(_CRC, "little")
 
 
-def _limit(limit: RateLimit | None) -> _Limit | None:
-    return None if limit is None else _Limit(limit.limit, limit.window_seconds, limit.on_outage)
+def _packed_limit(limit: RateLimit) -> _Limit:
+    return _Limit(limit.limit, limit.window_seconds, limit.on_outage, limit.before, limit.since)
 
 
 def _rate_limit(limit: _Limit) -> RateLimit:
-    return RateLimit(limit.limit, limit.window_seconds, limit.on_outage)  # type: ignore[arg-type]
+    return RateLimit(
+        limit.limit,
+        limit.window_seconds,
+        limit.on_outage,  # type: ignore[arg-type]
+        limit.before,
+        limit.since,
+    )
 
 
 def _packed_quota(quota: Quota | None) -> _Quota | None:
-    return None if quota is None else _Quota(quota.limit, quota.period)
+    return None if quota is None else _Quota(quota.limit, quota.period, quota.since)
 
 
 def _quota(quota: _Quota | None) -> Quota | None:
-    return None if quota is None else Quota(quota.limit, quota.period)  # type: ignore[arg-type]
+    return None if quota is None else Quota(quota.limit, quota.period, quota.since)  # type: ignore[arg-type]
 
 
 def _word(encoded: bytes) -> Word:

@@ -274,18 +274,21 @@ def demands(record: KeyRecord, workspace: WorkspaceRecord) -> tuple[Demand, ...]
     """What a use of this key must keep: the rate limits and quotas of its workspace, and its own."""
     limit, own = workspace.rate_limit, record.rate_limit
     owner, outage = workspace.workspace_id, limit.on_outage or "static"
-    shared = Demand("workspace", owner, limit.limit, limit.window_seconds, outage)
+    shared = Demand("workspace", owner, limit.limit, limit.window_seconds, outage, limit.before, limit.since)
     if own is None and workspace.quota is None and record.quota is None:
         return (shared,)
     found = [shared]
     if own is not None:
-        found.append(Demand("key", record.key_id, own.limit, own.window_seconds, own.on_outage or outage))
+        policy = own.on_outage or outage
+        found.append(
+            Demand("key", record.key_id, own.limit, own.window_seconds, policy, own.before, own.since)
+        )
     for policy, holder, quota in (
         (WORKSPACE_QUOTA, owner, workspace.quota),
         (KEY_QUOTA, record.key_id, record.quota),
     ):
         if quota is not None:
-            found.append(Demand(policy, holder, quota.limit, quota.period, "closed"))
+            found.append(Demand(policy, holder, quota.limit, quota.period, "closed", since=quota.since))
     return tuple(found)
 
 

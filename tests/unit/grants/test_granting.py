@@ -2,7 +2,20 @@
 
 import pytest
 
-from keyledger.grants import EXHAUSTED, GRACE, MORE, NOBODY, SLOT, Ask, Grant, Lease, Recall, Want
+from keyledger.grants import (
+    EXHAUSTED,
+    GRACE,
+    MORE,
+    NOBODY,
+    SLOT,
+    Ask,
+    Grant,
+    Grants,
+    Lease,
+    Recall,
+    Want,
+    span,
+)
 from services.usage.domain.granting import Granter, Range
 from services.usage.domain.pool import PATIENCE
 from services.usage.domain.shares import Right
@@ -245,10 +258,10 @@ def test_a_newcomer_begins_in_the_cells_that_run_with_what_the_others_leave_of_t
     assert found is not None
     assert found[0].lease == planned["v3"]
     assert [each.holder for each in found[0].but] == ["spent"]
-    # 1000 / (5 * 3) of what was granted from before, and of what nobody has asked about yet
+    # 1000 / (5 * 3), rounded up, of what was granted from before, and of what nobody has asked about yet
     (busy,) = made.of_holder("busy", now)
-    assert busy.holdings["v3"].charged == 66
-    assert made.shares.unasked(1000, NOON) == {"v1": 100, "v2": 100, "v3": 66}
+    assert busy.holdings["v3"].charged == 67
+    assert made.shares.unasked(1000, NOON) == {"v1": 100, "v2": 100, "v3": 67}
     # and no static share afterwards
     assert made.shares.unasked(1000, NOON + 2 * SLOT).get("v3", 0) == 0
 
@@ -316,3 +329,23 @@ def test_who_spoke_before_it_heard_the_recall_is_still_waited_for() -> None:
     # now it has heard: what it gave back is there to be granted
     again = ask(made, "v2", 3, want(500))
     assert (again.amount, again.state) == (500, MORE)
+
+
+def test_a_raised_quota_is_granted_of_at_once_and_who_knows_the_old_one_lowers_nothing() -> None:
+    made, start = granter(), span("month", NOON)[0]
+
+    def want(verifier: str, seq: int, limit: int, spent: int, since: int) -> Grants:
+        asked = Want("ws", "month", start, limit, spent, 0, 1, since)
+        found = made.answer(Ask(verifier, made.term, seq, (asked,)), NOW, quick=False)
+        assert found is not None
+        return found[0]
+
+    assert want("v1", 1, 1, 0, 0).grants[0].amount == 1
+    assert want("v1", 2, 1, 1, 0).grants[0].state == EXHAUSTED
+    assert want("v1", 3, 1000, 1, 7).grants[0].amount == 5
+    assert want("v2", 1, 1, 0, 0).grants[0].amount == 5
+    (cell,) = made.of_holder("ws", NOW)
+    assert (cell.limit, cell.since) == (1000, 7)
+    # the later word counts, also when it is less
+    want("v2", 2, 20, 5, 8)
+    assert made.of_holder("ws", NOW)[0].limit == 20

@@ -1,9 +1,11 @@
 """What a verifier spends, keeps and gives back."""
 
+from typing import Any
+
 import pytest
 
 from keyledger.errors import Refusal
-from keyledger.grants import EXHAUSTED, GRACE, MORE, NOBODY, Grant, Grants, Lease, Recall, Recalled
+from keyledger.grants import EXHAUSTED, GRACE, MORE, NOBODY, Grant, Grants, Lease, Recall, Recalled, span
 from keyledger.verification.conversation import Conversation, GranterClock
 from keyledger.verification.holding import Held
 from keyledger.verification.leases import Leases
@@ -14,7 +16,7 @@ NOON = 1_790_000_040
 NOW = NOON * SECOND
 
 
-def demand(limit: int = 100, policy: str = "workspace", **more: str) -> Demand:
+def demand(limit: int = 100, policy: str = "workspace", **more: Any) -> Demand:
     return Demand(policy, more.pop("holder", "ws"), limit, 60, **more)
 
 
@@ -299,3 +301,34 @@ def test_what_was_spent_is_told_after_some_silence_and_once() -> None:
     for _ in range(4):
         found.look()
     assert found.wants(quick=True, most=9) == []
+
+
+def test_a_raised_limit_gives_nothing_more_in_a_cell_that_began_before() -> None:
+    found = held(leased=1)
+    what = Demand("workspace", "ws", 10_000, 60, before=100, since=NOW + 30 * SECOND)
+    first = spend(found, what, now=NOW + 31 * SECOND)
+    assert (first.allowed, first.tightest.limit, first.tightest.remaining) == (True, 100, 99)
+    assert sum(spend(found, what, now=NOW + 31 * SECOND).allowed for _ in range(100)) == 19
+    [want] = found.wants(quick=True, most=9)
+    assert (want.limit, want.spent) == (100, 20)
+    later = spend(found, what, now=NOW + 60 * SECOND)
+    assert (later.tightest.limit, later.tightest.remaining) == (10_000, 9_999)
+
+
+def test_a_raised_quota_is_there_at_once_and_says_so() -> None:
+    found, rate = held(leased=1), demand(10_000)
+    small = Demand("workspace-quota", "ws", 1, "month", "closed")
+    spend(found, rate, small, patient=True)
+    found.wants(quick=False, most=9)
+    found.take([Grant("ws", "month", span("month", NOON)[0], 0, 0, EXHAUSTED)])
+    assert not spend(found, rate, small, patient=True).later
+    large = Demand("workspace-quota", "ws", 1000, "month", "closed", since=NOW)
+    answered = spend(found, rate, large, patient=True)
+    assert (answered.later, answered.tightest.limit) == (True, 1000)
+    [want] = found.wants(quick=False, most=9)
+    assert (want.limit, want.since, want.need) == (1000, NOW, 1)
+    found.take([Grant("ws", "month", want.start, 5, 994, MORE)])
+    assert spend(found, rate, large).tightest.remaining == 998
+    # a lowered one binds as ever
+    spend(found, rate, Demand("workspace-quota", "ws", 500, "month", "closed", since=NOW + 1))
+    assert found.wants(quick=False, most=9)[0].limit == 500

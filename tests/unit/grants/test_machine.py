@@ -4,12 +4,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from keyledger.events import RateLimit
 from keyledger.verification.limits import Demand
+from services.keys.domain.limits import changed
 from tests.support.grant_world import SECOND, GrantWorld, PlayedVerifier
 
 HOLDERS = ("ws_a", "key_b")
-WINDOWS = {"ws_a": 60, "key_b": 10}
 PICK = st.integers(0, 1000)
+
+
+def _demand(holder: str, limit: RateLimit, outage: str = "static") -> Demand:
+    return Demand("limit", holder, limit.limit, limit.window_seconds, outage, limit.before, limit.since)
 
 
 class Grants(RuleBasedStateMachine):
@@ -18,7 +23,9 @@ class Grants(RuleBasedStateMachine):
     @initialize(skews=st.tuples(st.integers(-1500, 1500), st.integers(-1500, 1500)), count=st.integers(1, 3))
     def begin(self, skews: tuple[int, int], count: int) -> None:
         self.world = GrantWorld(2, (skews[0] * 1000, skews[1] * 1000))
-        self.limits = {"ws_a": [60], "key_b": [7]}
+        self.limits = {"ws_a": [RateLimit(60, 60)], "key_b": [RateLimit(7, 10)]}
+        self.changed: dict[str, list[int]] = {holder: [0] for holder in HOLDERS}
+        self.world.most = lambda demand, start: self._most(demand.holder, start)
         self.world.granters[0].tick(self.world.now)
         for _ in range(count):
             verifier = self.world.add()
@@ -40,9 +47,9 @@ class Grants(RuleBasedStateMachine):
         """Ask so many times, or until one is refused; how many were let in."""
         versions = self.limits[holder]
         limit = versions[min(verifier.seen.get(holder, 0), len(versions) - 1)]
-        demand = Demand("limit", holder, limit, WINDOWS[holder], outage)
+        demand = _demand(holder, limit, outage)
         for admitted in range(times):
-            spending = self.world.spend(verifier, demand, min(cost, limit))
+            spending = self.world.spend(verifier, demand, min(cost, limit.limit))
             if spending is None or not spending.allowed:
                 return admitted
         return times
@@ -160,7 +167,29 @@ class Grants(RuleBasedStateMachine):
 
     @rule(holder=st.sampled_from(HOLDERS), limit=st.integers(1, 120))
     def change_limit(self, holder: str, limit: int) -> None:
-        self.limits[holder].append(limit)
+        old = self.limits[holder][-1]
+        new = changed(RateLimit(limit, old.window_seconds), old, self.world.now)
+        assert isinstance(new, RateLimit)
+        self.limits[holder].append(new)
+        self.changed[holder].append(self.world.now)
+
+    def _most(self, holder: str, start: int) -> int:
+        """The largest limit that anybody may have known when the cell began: a larger one holds later."""
+        versions = zip(self.limits[holder], self.changed[holder], strict=True)
+        return max(limit.limit for limit, since in versions if since <= start * SECOND)
+
+    @rule(pick=PICK, holder=st.sampled_from(HOLDERS), limit=st.integers(1, 1200))
+    def change_what_one_has_spent(self, pick: int, holder: str, limit: int) -> None:
+        """Everybody knows of it at once, also who has not touched the cell yet."""
+        verifier = self._verifier(pick)
+        if verifier is None:
+            return
+        while self._spend(verifier, holder, 1, 150, "static"):
+            self.world.settle()
+        self.change_limit(holder, limit)
+        for each in self.world.verifiers.values():
+            each.seen[holder] = len(self.limits[holder]) - 1
+        self._drain(holder, True)
 
     @rule(pick=PICK, holder=st.sampled_from(HOLDERS))
     def learn(self, pick: int, holder: str) -> None:
@@ -181,7 +210,8 @@ class Grants(RuleBasedStateMachine):
                 continue
             for cell, pool in played.granter.pools.items():
                 out = sum(holding.charged for holding in pool.holdings.values())
-                assert out <= max(pool.limit, self.world.largest.get(cell, 0), *self.limits[pool.holder])
+                # what is taken unasked is counted rounded up
+                assert out <= max(pool.limit, self._most(pool.holder, cell[2])) + len(pool.holdings)
 
 
 TestGrants = Grants.TestCase

@@ -111,8 +111,8 @@ def _decide_key(command: KeyCommand, key: Key | None, now: int, /) -> list[Any]:
     return [*keys.decide(command, key, now=now)]
 
 
-def _decide_workspace(command: WorkspaceCommand, workspace: Workspace | None, _: int, /) -> list[Any]:
-    return [*workspaces.decide(command, workspace)]
+def _decide_workspace(command: WorkspaceCommand, workspace: Workspace | None, now: int, /) -> list[Any]:
+    return [*workspaces.decide(command, workspace, now=now)]
 
 
 key_spec: Decider[KeyCommand, Key, Any] = Decider(_decide_key, keys.evolve, Context(KEY, WS, CALLER, 0))

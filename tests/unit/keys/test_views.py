@@ -12,20 +12,21 @@ import pytest
 from keyledger import events
 from keyledger.clock import parse_rfc3339
 from keyledger.event_reader import Unknown
-from keyledger.events import KeyTextChange, Recorded
+from keyledger.events import KeyTextChange, Quota, RateLimit, Recorded
 from services.keys.routes import views
+from services.keys.routes.limit_views import LimitView
 from tests.support.spec import NOW
 from tests.unit.keys.examples import (
     CALLER,
     HOUR,
     KEY,
-    LIMIT,
     WS,
     changed,
     created,
     key_spec,
     revoked,
     rotated,
+    workspace_changed,
     workspace_created,
     workspace_spec,
 )
@@ -116,5 +117,15 @@ def test_a_workspace_shows_where_in_the_log_it_stands() -> None:
     workspace = workspace_spec.given(workspace_created()).state
     assert workspace is not None
     view = views.workspace_view(workspace, 17, events.Epoch(2, b"\x0a" * 8))
-    assert (view.id, view.name, view.rate_limit) == (WS, "Acme", LIMIT)
+    assert (view.id, view.name, view.rate_limit) == (WS, "Acme", LimitView(100, 60))
     assert (view.position, view.epoch, view.quota) == (17, "2-0a0a0a0a0a0a0a0a", None)
+
+
+def test_what_a_limit_was_before_is_not_shown() -> None:
+    later = workspace_changed(rate_limit=RateLimit(200, 60, before=100, since=7), quota=Quota(5, "day", 7))
+    workspace = workspace_spec.given(workspace_created(), later).state
+    assert workspace is not None
+    view = views.workspace_view(workspace, 17, events.Epoch(2, b"\x0a" * 8))
+    told = msgspec.json.decode(msgspec.json.encode(view))
+    assert told["rate_limit"] == {"limit": 200, "window_seconds": 60}
+    assert told["quota"] == {"limit": 5, "period": "day"}
