@@ -32,6 +32,8 @@ HORIZON = 3 * SECOND
 """Microseconds for which the starts of cells are claimed ahead: a standby takes over when they are past."""
 FORGET_EVERY = 60.0
 ASK_WITHIN = 1.0
+TELL_WITHIN = 0.03
+"""Seconds that verifiers have to tell how a holder's cells stand before they are shown."""
 
 _ASK = msgspec.msgpack.Decoder(Ask)
 _POOLS = msgspec.msgpack.Decoder(list[Pool])
@@ -122,6 +124,11 @@ class GrantServer:
                 await self._bus.publish(message.reply, _ENCODER.encode(pools))
 
     async def _known(self, granter: Granter, holder: str) -> list[Pool]:
+        """What is known of a holder's cells, once the verifiers have had a moment to tell theirs."""
+        with contextlib.suppress(BusUnavailable):
+            asked = Recall(granter.term, self._clock.now(), (), holder)
+            await self._bus.publish(RECALL_SUBJECT, _ENCODER.encode(asked))
+            await asyncio.sleep(TELL_WITHIN)
         second = self._clock.now() // SECOND
         found = {(pool.window, pool.start): pool for pool in await self._store.of_holder(holder, second)}
         found |= {(pool.window, pool.start): pool for pool in granter.of_holder(holder, self._clock.now())}

@@ -126,12 +126,13 @@ class Grants(Struct, frozen=True, array_like=True):
 class Recall(Struct, frozen=True, array_like=True):
     """Give back: each verifier answers with an `Ask` that holds nothing of these cells.
 
-    Without cells it says that this term has begun.
+    Without cells it says that this term has begun, or asks what was spent of a holder's cells: `tell`.
     """
 
     term: int
     now: int
     cells: tuple[Recalled, ...]
+    tell: str = ""
 
 
 def span(window: int | str, second: int) -> tuple[int, int]:

@@ -255,6 +255,7 @@ STRUCTS: dict[str, Any] = {
         (Recalled(WS, 60, 1_767_323_040, 1000),),
     ),
     "Grants, none": Grants(2, 8, AT),
+    "Recall, to tell": Recall(2, AT, (), WS),
     "Recall": Recall(2, AT, (Recalled(KEY, 3600, 1_767_322_800, 12),)),
 }
 

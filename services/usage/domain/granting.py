@@ -65,6 +65,8 @@ class Granter:
         self.pools: dict[Cell, Pool] = {}
         self.adopt([] if legacy is None else legacy.pools)
         self._now = 0 if legacy is None else legacy.now
+        # cells that began before the claim: nothing is granted of them, but they can be shown
+        self._before: dict[Cell, Pool] = {}
         # the last message of each verifier and lane, with its answer
         self._last: dict[tuple[str, bool], tuple[int, Grants | None]] = {}
 
@@ -104,7 +106,8 @@ class Granter:
     def of_holder(self, holder: str, now: int) -> list[Pool]:
         """The holder's cells that run now."""
         now = self._advance(now)
-        return [pool for pool in self.pools.values() if pool.holder == holder and pool.end * SECOND > now]
+        known = (*self._before.values(), *self.pools.values())
+        return [pool for pool in known if pool.holder == holder and pool.end * SECOND > now]
 
     def drop(self, ask: Ask) -> None:
         """Forget the committed cells of a message that could not be committed, and its answer."""
@@ -172,6 +175,7 @@ class Granter:
         """Drop cells that have ended, and who is gone."""
         now = self._advance(now)
         self.pools = {cell: pool for cell, pool in self.pools.items() if pool.end * SECOND > now}
+        self._before = {cell: pool for cell, pool in self._before.items() if pool.end * SECOND > now}
         self.ranges = [each for each in self.ranges if each.end > now - 2 * 60 * SECOND]
         for pool in self.pools.values():
             if len(pool.holdings) > FEW:
@@ -194,6 +198,7 @@ class Granter:
     def _grant(self, verifier: str, want: Want, now: int, recalled: list[Recalled]) -> Grant:
         pool = self._pool(want, now // SECOND)
         if pool is None:
+            self._note(verifier, want, now // SECOND)
             # a cell that has not begun by this clock will be asked for again
             state = MORE if want.start > now // SECOND else NOBODY
             return Grant(want.holder, want.window, want.start, 0, want.limit, state)
@@ -203,6 +208,15 @@ class Granter:
         if recall or lowered:
             recalled.append(Recalled(pool.holder, pool.window, pool.start, pool.limit))
         return grant
+
+    def _note(self, verifier: str, want: Want, second: int) -> None:
+        """Know how a cell stands that is not granted of."""
+        end = self._end(want, second)
+        if end is None or len(self._before) >= MOST_POOLS:
+            return
+        cell = (want.holder, want.window, want.start)
+        pool = self._before.setdefault(cell, new_pool(want, end, {}))
+        pool.state(verifier, want)
 
     def _pool(self, want: Want, second: int) -> Pool | None:
         """The cell that is wanted; a new one only while it runs, and within what is claimed."""

@@ -31,6 +31,8 @@ from keyledger.verification.verdict import (
 
 CHALLENGE = 'ApiKey realm="keyledger", header="X-API-Key"'
 UNAUTHORIZED, FORBIDDEN, TOO_MANY = 401, 403, 429
+OUTAGE_RETRY = 5
+"""Seconds after which it is worth asking again when nobody grants: a month's quota is not over then."""
 
 _REFUSALS = {
     **dict.fromkeys((MALFORMED, NOT_FOUND, REVOKED, DISABLED, EXPIRED), (UNAUTHORIZED, "invalid_api_key")),
@@ -77,7 +79,8 @@ def answer(verdict: Verdict, *, now: int) -> Answer:
         return _unauthorized(code)
     headers = limit_headers(verdict.limit, now)
     if status == TOO_MANY and verdict.limit is not None:
-        headers.append(header("retry-after", str(max(1, verdict.limit.reset - now // SECOND))))
+        wait = max(1, verdict.limit.reset - now // SECOND)
+        headers.append(header("retry-after", str(min(wait, OUTAGE_RETRY) if verdict.limit.outage else wait)))
     return _refused(status, code, headers)
 
 

@@ -101,4 +101,6 @@ class Conversation:
         if recall.term != self.term:
             return False
         self.held.give_back(recall.cells, now)
+        if recall.tell:
+            self.held.tell(recall.tell)
         return True

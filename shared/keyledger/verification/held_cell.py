@@ -41,7 +41,7 @@ class HeldCell:
         self.quiet = 0
 
 
-def shown(demand: Demand, cell: HeldCell) -> LimitState:
+def shown(demand: Demand, cell: HeldCell, *, outage: bool = False) -> LimitState:
     """The state as callers see it: what remains never grows within a cell."""
     cell.shown = min(cell.shown, cell.tokens + cell.pool)
-    return LimitState(demand.policy, cell.limit, cell.shown, cell.ends, cell.window)
+    return LimitState(demand.policy, cell.limit, cell.shown, cell.ends, cell.window, outage)

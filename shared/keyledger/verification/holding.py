@@ -26,6 +26,8 @@ from keyledger.verification.limits import (
 QUIET = 2
 """A cell is told of when nothing was said about it for so many looks."""
 LOOKED_AT = 1000
+LEAST_AHEAD = 100
+"""A killed holder loses one in a hundred of a committed cell at most."""
 
 
 class Held:
@@ -44,6 +46,7 @@ class Held:
         self._now = 0
         self._ends = 0
         self._sweep_at = SWEEP_FROM
+        self._windows: set[int | str] = set()
         self._looking: list[tuple[tuple[str, int | str], HeldCell]] = []
 
     def spend(self, demands: Sequence[Demand], cost: int, now: int, patient: bool = False) -> Spending:
@@ -66,7 +69,7 @@ class Held:
                     cell.tokens = held = held - cost
                     cell.spent += cost
                     if held <= cell.low:
-                        self._want(demand, cell)
+                        self._want_ahead(demand, cell)
                 held += cell.pool
                 if held < cell.shown:  # noqa: PLR1730 (this is the hot path: a call costs more)
                     cell.shown = held
@@ -122,6 +125,14 @@ class Held:
                 if cell.quiet >= QUIET:
                     self._state(name, cell)
         del self._looking[-LOOKED_AT:]
+
+    def tell(self, holder: str) -> None:
+        """Make due what was spent of this holder's cells since the granter was last told."""
+        for window in self._windows:
+            name = (holder, window)
+            cell = self.cells.get(name)
+            if cell is not None and cell.spent != cell.said and cell.until > self._now:
+                self._state(name, cell)
 
     def unheard(self, wants: Sequence[Want]) -> None:
         """These were said to nobody, as far as is known: they are due again."""
@@ -195,7 +206,7 @@ class Held:
                 cell.tokens = max(0, cell.tokens - cost)
                 cell.spent += cost
                 if cell.tokens <= cell.low:
-                    self._want(demand, cell)
+                    self._want_ahead(demand, cell)
             states.append(shown(demand, cell))
         return Spending(True, tightest(states))
 
@@ -210,7 +221,8 @@ class Held:
         for demand, cell in first_refused(known or short):
             if not later:
                 cell.shown = 0
-            states.append(shown(demand, cell))
+            outage = self._ungranted(demand, cell) and cell.spent + cost <= cell.limit
+            states.append(shown(demand, cell, outage=outage))
         for demand, cell in short:
             if not known:
                 cell.need += cost
@@ -226,9 +238,12 @@ class Held:
 
     def _open(self, demand: Demand, cell: HeldCell) -> bool:
         """Whether this is let in without a token."""
+        return demand.on_outage == "open" and self._ungranted(demand, cell)
+
+    def _ungranted(self, demand: Demand, cell: HeldCell) -> bool:
+        """Whether nobody grants of this cell, rather than that it is spent."""
         away = self.away[is_quick(demand.window)]
-        outage = cell.state == NOBODY or (away and cell.state != EXHAUSTED)
-        return demand.on_outage == "open" and outage
+        return cell.state == NOBODY or (away and cell.state != EXHAUSTED)
 
     def _cell(self, demand: Demand, now: int) -> HeldCell:
         """The current cell of this demand; it is never older than one that was handed out before."""
@@ -277,11 +292,17 @@ class Held:
             self.cells = {each: kept for each, kept in self.cells.items() if kept.until > self._now}
             self._sweep_at = max(SWEEP_FROM, 2 * len(self.cells))
         self.cells[name] = cell
+        self._windows.add(name[1])
         return cell
 
     def _of(self, holder: str, window: int | str, start: int) -> HeldCell | None:
         cell = self.cells.get((holder, window))
         return cell if cell is not None and cell.start == start else None
+
+    def _want_ahead(self, demand: Demand, cell: HeldCell) -> None:
+        """Ask before anybody waits, unless one token is more than may be lost of a small committed cell."""
+        if cell.limit >= LEAST_AHEAD or is_quick(demand.window):
+            self._want(demand, cell)
 
     def _want(self, demand: Demand, cell: HeldCell) -> None:
         if cell.state == MORE:

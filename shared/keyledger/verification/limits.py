@@ -51,13 +51,17 @@ class Demand(Struct, frozen=True, gc=False):
 
 
 class LimitState(Struct, frozen=True, gc=False):
-    """One limit as its caller sees it. `reset` is the unix second at which its cell ends."""
+    """One limit as its caller sees it. `reset` is the unix second at which its cell ends.
+
+    `outage`: it may not be spent at all, there is only nobody who could grant more of it just now.
+    """
 
     policy: str
     limit: int
     remaining: int
     reset: int
     window: int
+    outage: bool = False
 
 
 class Spending(Struct, frozen=True, gc=False):

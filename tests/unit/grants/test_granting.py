@@ -349,3 +349,16 @@ def test_a_raised_quota_is_granted_of_at_once_and_who_knows_the_old_one_lowers_n
     # the later word counts, also when it is less
     want("v2", 2, 20, 5, 8)
     assert made.of_holder("ws", NOW)[0].limit == 20
+
+
+def test_a_cell_from_before_the_claim_is_shown_as_verifiers_tell_it() -> None:
+    made = granter(start=NOW + 60 * SECOND)
+    for verifier, spent, held in (("v1", 200, 40), ("v2", 50, 0)):
+        found = made.answer(Ask(verifier, made.term, 1, (Want("ws", 60, NOON, 1000, spent, held, 9),)), NOW)
+        assert found is not None
+        assert (found[0].grants[0].amount, found[0].grants[0].state) == (0, NOBODY)
+    (cell,) = made.of_holder("ws", NOW)
+    assert (cell.limit, cell.spent, cell.charged) == (1000, 250, 290)
+    assert made.legacy().pools == []
+    made.tidy(NOW + 60 * SECOND)
+    assert made.of_holder("ws", NOW) == []

@@ -332,3 +332,38 @@ def test_a_raised_quota_is_there_at_once_and_says_so() -> None:
     # a lowered one binds as ever
     spend(found, rate, Demand("workspace-quota", "ws", 500, "month", "closed", since=NOW + 1))
     assert found.wants(quick=False, most=9)[0].limit == 500
+
+
+@pytest.mark.parametrize(
+    ("away", "state", "outage"), [(True, MORE, True), (False, NOBODY, True), (True, EXHAUSTED, False)]
+)
+def test_who_is_refused_for_want_of_a_granter_is_told_apart(away: bool, state: int, outage: bool) -> None:
+    found = held()
+    spend(found, patient=True)
+    found.wants(quick=True, most=9)
+    found.take([grant(0, 0, state)])
+    found.away[True] = away
+    assert spend(found).tightest.outage is outage
+
+
+@pytest.mark.parametrize(("limit", "ahead"), [(99, 0), (100, 1)])
+def test_of_a_small_committed_cell_no_token_is_fetched_before_somebody_waits(limit: int, ahead: int) -> None:
+    found, what = held(), Demand("workspace", "ws", limit, 3600)
+    assert spend(found, what, patient=True).later
+    found.wants(quick=False, most=9)
+    found.take([Grant("ws", 3600, span(3600, NOON)[0], 1, limit - 1, MORE)])
+    assert spend(found, what).allowed
+    assert len([want for want in found.wants(quick=False, most=9) if want.need]) == ahead
+    assert spend(found, what, patient=True).later
+    assert found.wants(quick=False, most=9)[0].need == 1
+
+
+def test_what_was_spent_of_a_holders_cells_is_told_when_it_is_asked_for() -> None:
+    found = held(leased=1)
+    for holder in ("ws", "other"):
+        assert spend(found, demand(holder=holder)).allowed
+    found.tell("ws")
+    assert [(want.holder, want.spent) for want in found.wants(quick=True, most=9)] == [("ws", 1)]
+    found.tell("ws")
+    found.tell("nobody")
+    assert found.wants(quick=True, most=9) == []

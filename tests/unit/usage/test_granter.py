@@ -10,8 +10,17 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from keyledger.grants import COMMITTED_SUBJECT, GRANT_SUBJECT, Ask, Grants, Want, span
-from keyledger.verification.ports import BusUnavailable
+from keyledger.grants import (
+    COMMITTED_SUBJECT,
+    GRANT_SUBJECT,
+    RECALL_SUBJECT,
+    Ask,
+    Grants,
+    Recall,
+    Want,
+    span,
+)
+from keyledger.verification.ports import BusUnavailable, Message
 from services.usage.domain.pool import Holding
 from services.usage.granter import GrantMetrics, GrantServer
 from tests.support.followed_log import START, HandClock
@@ -147,3 +156,17 @@ async def test_what_cannot_be_read_is_not_answered(stage: Stage) -> None:
         for subject in (GRANT_SUBJECT, COMMITTED_SUBJECT):
             with pytest.raises(BusUnavailable):
                 await stage.bus.request(subject, b"\xc1", timeout=1)
+
+
+async def test_verifiers_are_asked_before_a_cell_is_shown(stage: Stage) -> None:
+    async with stage.granter() as server:
+        await stage.ask(minute(700))
+
+        async def told(message: Message) -> None:
+            recall = msgspec.msgpack.decode(message.body, type=Recall)
+            if recall.tell == "ws":
+                await stage.ask(minute(0, spent=321))
+
+        await stage.bus.subscribe(RECALL_SUBJECT, told)
+        (cell,) = await server.cells("ws")
+        assert cell.spent == 321

@@ -59,6 +59,13 @@ def test_the_limit_in_every_form() -> None:
     assert told["retry-after"] == "30"
 
 
+def test_an_outage_is_over_before_a_months_quota_is() -> None:
+    month = LimitState("workspace-quota", 10, 0, 900_000, 2_592_000, outage=True)
+    told = answer(Verdict("QUOTA_EXCEEDED", KEY, month), now=NOW)
+    assert (b"retry-after", b"5") in told.headers
+    assert (b"x-ratelimit-reset", b"900000") in told.headers
+
+
 def test_retry_after_is_at_least_a_second() -> None:
     told = answer(Verdict("RATE_LIMITED", KEY, LIMIT), now=1_030 * SECOND)
     assert (b"retry-after", b"1") in told.headers
