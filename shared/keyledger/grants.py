@@ -37,15 +37,18 @@ SLOT = 20
 GRACE = 120
 """Seconds of cells, after those of its last lease, that a verifier may take its static share of."""
 
-MORE, EXHAUSTED, NOBODY = 0, 1, 2
-"""What stands behind a grant: there may be more; the cell is spent; nobody grants for this cell."""
+MORE, EXHAUSTED, NOBODY, SCARCE = 0, 1, 2, 3
+"""What stands behind a grant: there may be more; the cell is spent; nobody grants for this cell; there is
+some, but too little for any of those who wait.
+"""
 
 
 class Want(Struct, frozen=True, array_like=True, gc=False):
     """One cell as its verifier stands: what it has spent and holds there, and what it needs besides.
 
     It is an absolute statement: whatever was granted and is in neither figure is destroyed. `since` (µs) is
-    when the limit became that, of a quota that may be raised while its cell runs.
+    when the limit became that, of a quota that may be raised while its cell runs. `least` is the smallest
+    grant that helps anybody who waits: any less would only be kept from others.
     """
 
     holder: str
@@ -56,6 +59,7 @@ class Want(Struct, frozen=True, array_like=True, gc=False):
     held: int
     need: int = 0
     since: int = 0
+    least: int = 0
 
 
 class Ask(Struct, frozen=True, array_like=True):

@@ -245,7 +245,7 @@ STRUCTS: dict[str, Any] = {
         replaces="verifier-0",
     ),
     "Ask, first": Ask("verifier-1", 0, 1),
-    "Ask, for a raised quota": Ask("verifier-1", 2, 3, (Want(WS, "month", 0, 50, 5, 0, 1, AT),)),
+    "Ask, for a raised quota": Ask("verifier-1", 2, 3, (Want(WS, "month", 0, 50, 5, 0, 12, AT, 4),)),
     "Grants": Grants(
         2,
         7,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keyledger.verification.limits import Demand
@@ -39,14 +39,19 @@ def leased(verifiers: int) -> GrantWorld:
 
 
 def play(
-    world: GrantWorld, demand: Demand, arrivals: Sequence[tuple[int, int]], *, latency: int = 1
+    world: GrantWorld,
+    demand: Demand,
+    arrivals: Sequence[tuple[int, int]],
+    *,
+    latency: int = 1,
+    costs: Callable[[], int] = lambda: 1,
 ) -> Outcome:
-    """Play requests (millisecond of the cell, verifier) from the next minute on."""
+    """Play requests (millisecond of the cell, verifier) from the next minute on, at the next of `costs`."""
     world.now += SECOND
     outcome, verifiers = Outcome(), list(world.verifiers.values())
     begin, sent = world.now, world.sent
     queue = sorted(arrivals, reverse=True)
-    waiting: list[tuple[int, PlayedVerifier]] = []
+    waiting: list[tuple[int, PlayedVerifier, int]] = []
     under_way: list[tuple[int, object]] = []
     refused_at: list[int] = []
     last_admitted = 0
@@ -67,18 +72,19 @@ def play(
             world.deliver(0)
         asking, waiting = waiting, []
         while queue and queue[-1][0] <= millisecond:
-            asking.append((millisecond, verifiers[queue.pop()[1]]))
-        for since, verifier in asking:
-            if since < millisecond and not verifier.held.has((demand,), 1) and millisecond - since < PATIENCE:
-                waiting.append((since, verifier))
+            asking.append((millisecond, verifiers[queue.pop()[1]], costs()))
+        for since, verifier, cost in asking:
+            waits = since < millisecond and millisecond - since < PATIENCE
+            if waits and not verifier.held.has((demand,), cost):
+                waiting.append((since, verifier, cost))
                 continue
-            spending = world.spend(verifier, demand)
+            spending = world.spend(verifier, demand, cost)
             assert spending is not None
             if spending.allowed:
-                outcome.admitted += 1
+                outcome.admitted += cost
                 last_admitted = millisecond
             elif spending.later and millisecond - since < PATIENCE:
-                waiting.append((since, verifier))
+                waiting.append((since, verifier, cost))
             else:
                 refused_at.append(millisecond)
         for verifier in verifiers:

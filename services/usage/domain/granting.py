@@ -204,7 +204,7 @@ class Granter:
             return Grant(want.holder, want.window, want.start, 0, want.limit, state)
         lowered = pool.state(verifier, want)
         parts = self.shares.live(now // SECOND) if is_quick(want.window) else 0
-        grant, recall = pool.grant(verifier, want.need, parts, now)
+        grant, recall = pool.grant(verifier, want.need, parts, now, want.least)
         if recall or lowered:
             recalled.append(Recalled(pool.holder, pool.window, pool.start, pool.limit))
         return grant
@@ -232,7 +232,11 @@ class Granter:
 
     def _end(self, want: Want, second: int) -> int | None:
         """When the wanted cell ends; None when it is no cell that runs now."""
-        if not is_window(want.window) or min(want.spent, want.held, want.need) < 0 or want.limit < 1:
+        if (
+            not is_window(want.window)
+            or min(want.spent, want.held, want.need, want.least) < 0
+            or want.limit < 1
+        ):
             return None
         start, end = span(want.window, second)
         return end if start == want.start else None

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from keyledger.grants import EXHAUSTED, MORE, Grant, Want, most_slice
+from keyledger.grants import EXHAUSTED, MORE, SCARCE, Grant, Want, most_slice
 
 SECOND = 1_000_000
 LEAST_PART = 50
@@ -84,18 +84,23 @@ class Pool(Struct, array_like=True):
             self.awaited.discard(verifier)
         return lowered
 
-    def grant(self, verifier: str, need: int, parts: int, now: int) -> tuple[Grant, bool]:
+    def grant(self, verifier: str, need: int, parts: int, now: int, least: int = 0) -> tuple[Grant, bool]:
         """Grant what is needed and a little more; whether everything should be asked back first.
 
-        `parts` is how many verifiers share the pool, 0 for one whose grants are committed.
+        `parts` is how many verifiers share the pool, 0 for one whose grants are committed. Less than `least`
+        is not granted: others can use it.
         """
         left = max(0, self.left)
         pace = self.holdings[verifier].spent * AHEAD // max(AHEAD, now - self.start * SECOND)
         amount = min(left, max(need, self._portion(left, parts, pace))) if need else 0
+        if amount < least:
+            amount = 0
         if amount:
             self.holdings[verifier].charged += amount
         recall = amount < need and self._recall(verifier, now)
-        state = EXHAUSTED if amount < need and not self._waits(now) else MORE
+        state = MORE
+        if amount < need and not self._waits(now):
+            state = SCARCE if left > amount else EXHAUSTED
         return Grant(self.holder, self.window, self.start, amount, left - amount, state), recall
 
     def _portion(self, left: int, parts: int, pace: int) -> int:

@@ -14,12 +14,13 @@ class HeldCell:
     was shown.
 
     Its limit and what is shown only ever fall, but for a quota that is raised, at `since`. `need` is what is
-    waited for; `said` is what the granter was last told to be spent, `quiet` how many looks ago, and `stated`
+    waited for, `least` the smallest cost that waits, and `scarce` that no more than `pool` is left for any;
+    `said` is what the granter was last told to be spent, `quiet` how many looks ago, and `stated`
     is False while it has to hear how the cell stands.
     """
 
     __slots__ = (
-        "ends", "limit", "low", "need", "pool", "quiet", "said", "shown", "since",
+        "ends", "least", "limit", "low", "need", "pool", "quiet", "said", "scarce", "shown", "since",
         "spent", "start", "state", "stated", "tokens", "until", "window",
     )  # fmt: skip
 
@@ -36,7 +37,8 @@ class HeldCell:
         self.shown = limit
         self.state = MORE
         self.low = tokens // LOW
-        self.need = 0
+        self.need = self.least = 0
+        self.scarce = False
         self.stated = True
         self.quiet = 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from keyledger.grants import EXHAUSTED, MORE, NOBODY, Grant, Recalled, Want, is_quick, span
+from keyledger.grants import EXHAUSTED, MORE, NOBODY, SCARCE, Grant, Recalled, Want, is_quick, span
 from keyledger.verification.held_cell import LOW, HeldCell, shown
 from keyledger.verification.leases import Leases
 from keyledger.verification.limits import (
@@ -100,16 +100,18 @@ class Held:
             cell = self.cells.get(name)
             if cell is None or cell.until <= self._now:
                 continue
-            need = 0
+            need = least = 0
             if cell.need:
                 # who waits will first take what has come by now
                 need = max(cell.need - cell.tokens, 1 if cell.tokens <= cell.low else 0)
-            cell.need = 0
+                least = max(0, cell.least - cell.tokens)
+            cell.need = cell.least = 0
             if need or not cell.stated:
                 cell.stated = True
                 cell.said = cell.spent
                 cell.quiet = 0
-                wants.append(Want(*name, cell.start, cell.limit, cell.spent, cell.tokens, need, cell.since))
+                said = (cell.start, cell.limit, cell.spent, cell.tokens)
+                wants.append(Want(*name, *said, need, cell.since, least))
         return wants
 
     def look(self) -> None:
@@ -153,8 +155,9 @@ class Held:
             cell.pool = grant.left
             if grant.amount:
                 cell.low = cell.tokens // LOW
+            cell.scarce = grant.state == SCARCE
             if cell.state != EXHAUSTED:
-                cell.state = grant.state
+                cell.state = MORE if cell.scarce else grant.state
             if grant.state == EXHAUSTED:
                 cell.pool = 0
 
@@ -226,6 +229,7 @@ class Held:
         for demand, cell in short:
             if not known:
                 cell.need += cost
+                cell.least = min(cell.least, cost) if cell.least else cost
             # an absent granter is asked again though nobody waits: it is back once it answers
             if not known or self.away[is_quick(demand.window)]:
                 self._want(demand, cell)
@@ -234,7 +238,8 @@ class Held:
     def _may_come(self, demand: Demand, cell: HeldCell, cost: int) -> bool:
         """Whether a grant may be had that makes up for what is missing."""
         away = self.away[is_quick(demand.window)]
-        return cell.state == MORE and cell.spent + cost <= cell.limit and not away
+        there = not cell.scarce or cost <= cell.tokens + cell.pool
+        return cell.state == MORE and there and cell.spent + cost <= cell.limit and not away
 
     def _open(self, demand: Demand, cell: HeldCell) -> bool:
         """Whether this is let in without a token."""

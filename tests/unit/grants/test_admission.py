@@ -52,3 +52,23 @@ def test_a_quiet_holder_costs_no_message_of_its_own() -> None:
     world = leased(4)
     quiet = [play(world, Demand("workspace", f"ws{at}", 1000, 60), [(at, at % 4)]) for at in range(4)]
     assert sum(each.messages for each in quiet) <= 8
+
+
+@pytest.mark.parametrize("verifiers", [1, 2, 4])
+@pytest.mark.parametrize("highest", [10, 40])
+def test_requests_of_many_costs_get_nearly_all_of_it(verifiers: int, highest: int) -> None:
+    chance = random.Random(11)
+    world = leased(verifiers)
+    what, arrivals = Demand("workspace", "ws", 200, 60), spread(300, MINUTE, [1] * verifiers)
+    got = play(world, what, arrivals, costs=lambda: chance.randint(1, highest))
+    print(verifiers, highest, got)
+    assert 195 <= got.admitted <= 200
+
+
+def test_who_is_refused_for_its_cost_keeps_nothing_from_the_others() -> None:
+    world = leased(2)
+    costs = iter([30, 30, 60, *[1] * 45])
+    arrivals = [(0, 0), (100, 1), (200, 0), *[(300 + at, 1) for at in range(45)]]
+    got = play(world, Demand("workspace", "ws", 100, 60), arrivals, costs=lambda: next(costs))
+    assert (got.admitted, got.refused) == (100, 6)
+    assert got.messages <= 40
