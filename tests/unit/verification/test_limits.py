@@ -86,6 +86,22 @@ def test_a_raised_limit_binds_from_the_next_cell() -> None:
     assert window.spend([demand(5)], 5, NOW + MINUTE).allowed
 
 
+def test_a_raised_limit_is_not_there_yet_for_who_meets_the_cell_afterwards() -> None:
+    raised = Demand("workspace", "ws", 10, 60, before=2, since=NOW + 5 * SECOND)
+    window = FixedWindow()
+    assert [window.spend([raised], 1, NOW + 6 * SECOND).allowed for _ in range(3)] == [True, True, False]
+    assert [window.spend([raised], 1, NOW + MINUTE).allowed for _ in range(11)] == [True] * 10 + [False]
+
+
+def test_a_raised_quota_binds_in_the_cell_that_runs() -> None:
+    window = FixedWindow()
+    small = Demand("workspace-quota", "ws", 1, "month")
+    assert [window.spend([small], 1, NOW).allowed for _ in range(2)] == [True, False]
+    large = Demand("workspace-quota", "ws", 3, "month", since=NOW)
+    told = [window.spend([large], 1, NOW) for _ in range(3)]
+    assert [(each.allowed, each.tightest.limit) for each in told] == [(True, 3), (True, 3), (False, 3)]
+
+
 def test_time_that_goes_back_opens_no_old_cell() -> None:
     window = FixedWindow()
     assert window.spend([demand(1)], 1, NOW + MINUTE).allowed
