@@ -21,7 +21,7 @@ from keyledger.server.ids import new_id, new_secret
 from keyledger.server.jwt import KeyRing, SessionTokens
 from keyledger.server.seal import Sealer
 from keyledger.server.telemetry import new_registry
-from services.dashboard.adapters.memberships import TIMEOUT, KeyServiceMemberships
+from services.dashboard.adapters.memberships import ATTEMPTS, TIMEOUT, KeyServiceMemberships
 from services.dashboard.adapters.openid import OpenIdProvider
 from services.dashboard.adapters.people import PostgresInvitations, PostgresPeople
 from services.dashboard.adapters.services import Services
@@ -157,7 +157,7 @@ def assemble(settings: Settings, parts: Parts, registry: CollectorRegistry) -> A
         "link_sign_in": _link_sign_in(settings, parts, keeper),
         "provider_name": None if settings.openid is None else settings.openid.called,
     })  # fmt: skip
-    return Browsers(Edge(app), https=settings.public_url.startswith("https:"))
+    return Browsers(Edge(app), origin=settings.public_url)
 
 
 def _sign_in(settings: Settings, parts: Parts, keeper: SessionKeeper, sealer: Sealer) -> SignIn | None:
@@ -188,7 +188,7 @@ def _link_sign_in(settings: Settings, parts: Parts, keeper: SessionKeeper) -> Li
 def _parts(settings: Settings) -> Parts:
     clock = SystemClock()
     database = Database(settings.postgres)
-    own = KeyledgerClient(settings.keys_url, timeout=TIMEOUT)
+    own = KeyledgerClient(settings.keys_url, timeout=TIMEOUT, attempts=ATTEMPTS)
     backend = Services(settings.keys_url, settings.usage_url)
     outside = httpx2.AsyncClient(trust_env=True, follow_redirects=False)
 

@@ -31,6 +31,7 @@ from services.dashboard.domain.visitor import Visitor
 AsOf: TypeAlias = datetime | int
 """A moment, or a position of the log."""
 Granularity: TypeAlias = Literal["minute", "hour", "day"]
+Resolution: TypeAlias = Granularity | Literal["total"]
 Group: TypeAlias = Literal["key", "outcome", "environment"]
 
 
@@ -99,13 +100,13 @@ class Backend(Protocol):
 
     async def usage(
         self, visitor: Visitor, key_id: str | None = None, *, start: datetime, end: datetime,
-        granularity: Granularity, group_by: Sequence[Group] = (),
+        granularity: Resolution, group_by: Sequence[Group] = (),
     ) -> UsageSeries:  # fmt: skip
-        """The uses of a key, or of the whole workspace, from `start` to `end` (exclusive)."""
+        """The uses of a key, or of the whole workspace, from `start` to `end` (exclusive): whole buckets."""
         ...
 
     async def last_used(self, visitor: Visitor, key_ids: Sequence[str]) -> Mapping[str, datetime | None]:
-        """When each of these keys (at most 200) was last used."""
+        """When each of these keys (at most 200) was last used; `unavailable` when that takes a second."""
         ...
 
     async def rate_limit(self, visitor: Visitor, key_id: str | None = None) -> RateLimitCell:

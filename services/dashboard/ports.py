@@ -205,7 +205,10 @@ class IdentityProvider(Protocol):
         ...
 
     async def redeem(self, code: str, verifier: str, redirect_uri: str) -> Mapping[str, Any]:
-        """The claims of the ID token that this code is good for, its signature proven and nothing else."""
+        """The claims of the ID token that this code is good for, its signature proven and nothing else.
+
+        Where it says nothing of the mail's verification, with what the provider's UserInfo says.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
@@ -119,6 +120,9 @@ class HeadNow(Struct, frozen=True):
     at: int
 
 
+_HINT = re.compile(r"(?:\w*…)?([0-9A-Za-z]{4})", re.ASCII)
+
+
 class KeyFilter(Struct, frozen=True):
     """Which keys of a workspace to list; None asks for any. `now` (µs) decides what has expired."""
 
@@ -127,6 +131,12 @@ class KeyFilter(Struct, frozen=True):
     status: str | None = None
     external_id: str | None = None
     search: str | None = None
+
+    @property
+    def hint_ending(self) -> str | None:
+        """How a hint must end to be found: `…` and the four characters that a secret is known by."""
+        found = _HINT.fullmatch(self.search or "")
+        return f"…{found[1]}" if found else None
 
 
 class EventLog(Protocol):

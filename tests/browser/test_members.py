@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Locator, expect
 
 from tests.browser.conftest import Somebody
+from tests.support.accessibility import violations
 from tests.support.browsing import WRITES, Person
 from tests.support.system import System
 
@@ -41,6 +43,7 @@ async def accepts(guest: Person, link: str, account: str) -> None:
     """Open the link as somebody who is not signed in, and come in."""
     await guest.page.goto(link)
     if not await guest.cookie():
+        await expect(guest.page.get_by_text("You are invited to a workspace.")).to_be_visible()
         await guest.page.get_by_role("link", name=re.compile("sign in|continue", re.IGNORECASE)).first.click()
         await guest.tells_the_provider(account)
         await guest.page.wait_for_url(f"{guest.home}/**")
@@ -61,7 +64,15 @@ def row(owner: Person, name: str) -> Locator:
     return owner.page.get_by_role("row").filter(has_text=name)
 
 
-async def test_somebody_is_invited_grows_and_is_removed(owner: Person, crowd: Crowd, house: System) -> None:
+async def removes(owner: Person, name: str) -> None:
+    """By the button, and yes to the question."""
+    await row(owner, name).get_by_role("button", name=re.compile("^Remove")).click()
+    await owner.page.get_by_role("alertdialog").get_by_role("button", name="Remove them").click()
+
+
+async def test_somebody_is_invited_grows_and_is_removed(
+    owner: Person, crowd: Crowd, house: System, screenshots: Path
+) -> None:
     workspace = (await owner.claims())["ws"]
     keys = f"/v1/workspaces/{workspace}/keys"
     link = await invites(owner, "viewer", "Dan")
@@ -85,19 +96,37 @@ async def test_somebody_is_invited_grows_and_is_removed(owner: Person, crowd: Cr
     await expect(owner.page.get_by_role("status").first).to_be_visible()
     assert await bearer(house, dan, "POST", keys) == 201
     assert await dan.cookie() == jwt
+    await dan.goes_to(KEYS)
+    await expect(dan.page.get_by_role("link", name=re.compile("^Create")).first).to_be_visible()
+    await expect(dan.page.locator(".me")).to_contain_text("Member")
+    assert await dan.cookie() == jwt
+
+    # an owner is made only after a question, and a choice that is taken back is shown as it was
+    role = owner.page.get_by_label("Role of Dan Example")
+    await role.select_option("owner")
+    asked = owner.page.get_by_role("alertdialog")
+    await expect(asked).to_contain_text("Make Dan Example an owner?")
+    assert not await violations(owner.page)
+    await owner.photographs(screenshots, "members-question")
+    await asked.get_by_role("button", name="Cancel").click()
+    await expect(asked).to_be_hidden()
+    await expect(role).to_have_value("member")
+    await expect(role).to_be_focused()
 
     # out at once, in every open page and by hand
     await dan.goes_to(KEYS)
-    owner.page.once("dialog", lambda dialog: dialog.accept())
-    await row(owner, "Dan Example").get_by_role("button", name=re.compile("^Remove")).click()
+    await removes(owner, "Dan Example")
     await expect(row(owner, "Dan Example")).to_have_count(0)
     assert await bearer(house, dan, "GET", keys) == 404
     usage = house.url("usage", f"/v1/workspaces/{workspace}/usage")
     refused = await house.http.get(usage, headers={"Authorization": f"Bearer {await dan.cookie()}"})
     assert refused.status_code == 404
-    answer = await dan.goes_to(KEYS)
+    await dan.goes_to(KEYS)
     assert "by hand" not in await dan.page.inner_text("body")
-    assert answer.status in {200, 404}
+    await expect(dan.page).to_have_url(re.compile("/workspaces"))
+    await expect(dan.page.get_by_text("You are no longer a member of the workspace")).to_be_visible()
+    assert not await violations(dan.page)
+    await dan.photographs(screenshots, "workspaces-out")
     # what happened stands in the trail
     await owner.goes_to("/settings/activity")
     told = await owner.page.locator("#entries").inner_text()
@@ -106,6 +135,13 @@ async def test_somebody_is_invited_grows_and_is_removed(owner: Person, crowd: Cr
 
 async def test_an_invitation_works_once(owner: Person, crowd: Crowd) -> None:
     link = await invites(owner, "member")
+    # who is in already does not use it up
+    shown = await owner.context.new_page()
+    await shown.goto(link)
+    await expect(shown.get_by_role("heading", level=1)).to_contain_text("already")
+    assert not await violations(shown)
+    await shown.get_by_role("button", name=re.compile("^Open")).click()
+    await shown.wait_for_url(re.compile("/settings/api-keys"))
     first, second = await crowd(), await crowd()
     await accepts(first, link, "eve")
     await second.signs_in("finn")
@@ -131,8 +167,7 @@ async def test_an_invitation_that_is_withdrawn_or_whose_maker_has_gone_is_void(
     await accepts(admin, await invites(owner, "admin"), "gus")
     left_behind = await invites(admin, "member")
     await owner.goes_to("/settings/members")
-    owner.page.once("dialog", lambda dialog: dialog.accept())
-    await row(owner, "Gus Example").get_by_role("button", name=re.compile("^Remove")).click()
+    await removes(owner, "Gus Example")
     await expect(owner.page.get_by_label("Role of Gus Example")).to_have_count(0)
     await other.page.goto(left_behind)
     if await other.page.get_by_role("button", name=re.compile("accept|join", re.IGNORECASE)).count():
@@ -165,8 +200,8 @@ async def test_the_last_owner_cannot_leave(owner: Person, house: System) -> None
     await owner.goes_to("/settings/members")
     leave = owner.page.get_by_role("button", name="Leave")
     if await leave.count():
-        owner.page.once("dialog", lambda dialog: dialog.accept())
         await leave.click()
+        await owner.page.get_by_role("alertdialog").get_by_role("button", name="Leave the workspace").click()
         await expect(owner.page.get_by_role("alert")).to_be_visible()
     for path, body in (("remove", ""), ("role", "role=viewer")):
         await owner.call("POST", f"/settings/members/{claims['sub']}/{path}", FORM, body)

@@ -140,6 +140,23 @@ async def test_a_session_is_renewed_while_a_page_is_opened(ada: Person) -> None:
     assert await token_of(ada, REFRESH) != refresh
 
 
+async def test_what_was_typed_survives_a_session_that_ran_out_meanwhile(ada: Person, house: System) -> None:
+    """As after a laptop's sleep: the form is open, the JWT's cookie is gone."""
+    await ada.goes_to(f"{KEYS}/new")
+    name = "typed before the sleep"
+    await ada.page.get_by_label("Name", exact=True).fill(name)
+    await ada.page.get_by_role("radio", name=re.compile("^Test")).check()
+    refresh = await token_of(ada, REFRESH)
+    await ada.forgets_jwt()
+    await ada.page.get_by_role("button", name=re.compile("^Create")).click()
+    await expect(ada.page.get_by_text("This key will not be shown again.")).to_be_visible()
+    assert await token_of(ada, REFRESH) != refresh
+    made = (await asks(house, await token_of(ada))).json()["keys"]
+    assert [(key["name"], key["environment"]) for key in made if key["name"] == name] == [(name, "test")]
+    # the refused request was the one that found it out
+    ada.watch.errors.clear()
+
+
 async def test_two_pages_renew_a_session_once(ada: Person) -> None:
     """Each of them with the same refresh token would look like a theft."""
     others = [await ada.context.new_page() for _ in range(3)]
@@ -362,6 +379,31 @@ async def test_a_session_comes_in_its_cookie_alone(standing: Person, house: Syst
 
 
 # --- the provider
+
+
+async def test_mail_and_name_may_be_told_by_user_info_alone(standing: Person) -> None:
+    """The provider is of the conforming sort: its ID tokens say neither."""
+    await standing.goes_to("/account")
+    told = await standing.page.inner_text("main")
+    assert "Ada Example" in told
+    assert "ada@example.com" in told
+    await standing.goes_to(KEYS)
+
+
+async def test_after_a_sign_out_somebody_else_may_sign_in(ada: Person) -> None:
+    first = await ada.claims()
+    await ada.signs_out()
+    await ada.page.get_by_role("link", name=re.compile("^Continue")).click()
+    await ada.tells_the_provider("ben")
+    await ada.page.wait_for_url(f"{ada.home}/**")
+    assert (await ada.claims())["sub"] != first["sub"]
+
+
+async def test_this_machine_by_another_name_leads_to_where_one_is_known(standing: Person) -> None:
+    other = standing.home.replace("127.0.0.1", "localhost")
+    standing.watch.origins |= {other}
+    await standing.page.goto(f"{other}{KEYS}?status=active")
+    assert standing.page.url == f"{standing.home}{KEYS}?status=active"
 
 
 async def test_a_wrong_verifier_is_refused_by_the_provider(somebody: Somebody) -> None:

@@ -175,6 +175,25 @@ async def test_search_takes_every_character_as_it_is(
     assert await listed(place, ws, search=search) == [made[number] for number in expected]
 
 
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("wpG1", True), ("…wpG1", True), ("cvtk_live_…wpG1", True), ("old2", True), ("wpg1", False),
+        ("pG1", False), ("live", False), ("rted", False), ("cvtk_live_", False), ("x…wpG1 y", False),
+    ],
+)  # fmt: skip
+async def test_search_finds_a_secret_by_what_is_shown_of_it(
+    place: Place, ws: str, search: str, found: bool
+) -> None:
+    """The hint or its last four characters, exactly; one that has been replaced leads to its key, too."""
+    key, other, bare = new_id("key"), new_id("key"), new_id("key")
+    hints = [{"hint": "cvtk_live_…old2"}, {"hint": "cvtk_live_…wpG1"}]
+    await put(place, key, ws, secrets=hints)
+    await put(place, other, ws, secrets=[{"hint": "imported"}])
+    await put(place, bare, ws)
+    assert await listed(place, ws, search=search) == ([key] if found else [])
+
+
 async def test_search_finds_a_whole_key_id_only(place: Place, ws: str) -> None:
     one, other = new_id("key"), new_id("key")
     await put(place, one, ws)

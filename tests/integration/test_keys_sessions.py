@@ -71,6 +71,8 @@ async def test_a_forged_token_is_refused_and_nothing_is_told(
         for method, path in (("GET", f"{ALL}/{ws}"), ("GET", ALL), ("POST", "/v1/session/end")):
             answer = await SignedIn(here.http, token)(method, path)
             assert answer.status_code == 401, name
+            # RFC 6750, section 3
+            assert answer.headers["www-authenticate"] == 'Bearer realm="keyledger", error="invalid_token"'
             told.add(refused(answer, 401, "invalid_api_key")["message"])
     assert told == {"The session token is not valid."}
     await SignedIn(here.http, issuer.token(user, ws)).ok("GET", f"{ALL}/{ws}")

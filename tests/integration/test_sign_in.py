@@ -188,6 +188,84 @@ async def test_head_uses_up_nothing(dashboard: Dashboard, provider: ForgingProvi
     assert provider.exchanged == 1
 
 
+TOLD: dict[str, Any] = {
+    "sub": "forged-ada", "email": "ada@example.com", "email_verified": True, "name": "Ada of UserInfo",
+}  # fmt: skip
+
+
+async def by_user_info(database: str, provider: ForgingProvider, status: int, told: Any) -> tuple[int, str]:
+    """The status of a sign-in with a token that says nothing of mail and name; and the account's page."""
+    provider.user_info = (status, told)
+    provider.forge = claiming(email=None, email_verified=None, name=None)
+    async with on_postgres(await prepare(database), SystemClock(), issuer=provider.issuer) as dashboard:
+        browser = dashboard.browser()
+        answer = await finished(browser, await started(browser))
+        shown = await browser.get("/account") if JWT in browser.cookies else answer
+        return answer.status_code, shown.text
+
+
+async def test_who_a_conforming_provider_tells_of_by_user_info_comes_in(
+    database: str, provider: ForgingProvider
+) -> None:
+    status, page = await by_user_info(database, provider, 200, TOLD)
+    assert status == 303
+    assert provider.introduced == "Bearer opaque"
+    assert "Ada of UserInfo" in page
+    assert "ada@example.com" in page
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "expected", "said"),
+    [
+        (200, TOLD | {"sub": "somebody-else"}, 403, "Please start again."),
+        (200, {"email_verified": True}, 403, "Please start again."),
+        (200, ["email_verified"], 403, "Please start again."),
+        (401, TOLD, 403, "Please start again."),
+        (200, TOLD | {"email_verified": False}, 403, "has not verified your mail address"),
+        (200, TOLD | {"email_verified": "true"}, 403, "has not verified your mail address"),
+        (200, {"sub": "forged-ada"}, 403, "does not say whether your mail address is verified"),
+        (503, TOLD, 503, "Not available just now"),
+    ],
+    ids=["somebody else", "nobody", "a list", "refused", "unverified", "a word", "silent", "away"],
+)
+async def test_a_wrong_user_info_lets_nobody_in(
+    database: str, provider: ForgingProvider, status: int, told: Any, expected: int, said: str
+) -> None:
+    found, page = await by_user_info(database, provider, status, told)
+    assert found == expected
+    assert said in page
+
+
+async def test_after_a_sign_out_the_provider_asks_who_it_is(
+    dashboard: Dashboard, provider: ForgingProvider
+) -> None:
+    browser = dashboard.browser()
+    for _ in range(2):
+        await finished(browser, await started(browser))
+        assert "prompt" not in provider.asked
+    await browser.post("/sign-out")
+    told = await started(browser)
+    assert provider.asked["prompt"] == "login"
+    assert (await finished(browser, told | {"error": "invalid_request"})).status_code == 403
+    # one that does not let itself be told is not told again
+    told = await started(browser)
+    assert "prompt" not in provider.asked
+    await finished(browser, told)
+    assert browser.cookies.keys() == {JWT, REFRESH}
+    await browser.post("/sign-out")
+    await finished(browser, await started(browser))
+    assert provider.asked["prompt"] == "login"
+    assert browser.cookies.keys() == {JWT, REFRESH}
+    await started(browser)
+    assert "prompt" not in provider.asked
+
+
+async def test_an_invitation_is_spoken_of_before_the_sign_in(dashboard: Dashboard) -> None:
+    page = (await dashboard.browser().get("/sign-in?next=/invitations/abc")).text
+    assert "You are invited to a workspace." in page
+    assert "invited" not in (await dashboard.browser().get("/sign-in")).text
+
+
 async def test_only_the_hosted_domain_comes_in(database: str, provider: ForgingProvider) -> None:
     dsn = await prepare(database)
     async with on_postgres(

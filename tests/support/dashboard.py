@@ -20,6 +20,7 @@ from services.dashboard.adapters.services import Services
 from services.dashboard.adapters.sessions import PostgresSessions, PostgresSigningKeys, PostgresSpent
 from services.dashboard.adapters.store import Database
 from services.dashboard.app import Parts, assemble
+from services.dashboard.backend import Backend
 from services.dashboard.settings import OpenId, Settings
 from tests.support.memory_accounts import (
     FakeMemberships,
@@ -35,6 +36,7 @@ from tests.support.openid import CLIENT_ID, CLIENT_SECRET
 LOCAL, PUBLIC = "http://127.0.0.1:8400", "https://keys.example"
 SECRET = Secret("7e" * 32)
 JWT, REFRESH, ATTEMPT = "__Host-keyledger", "__Host-keyledger-refresh", "__Host-keyledger-sign-in"
+SIGNED_OUT = "__Host-keyledger-signed-out"
 OWN = {"X-Keyledger-Request": "1", "Sec-Fetch-Site": "same-origin"}
 PAGE = {"Accept": "text/html", "Sec-Fetch-Dest": "document"}
 NOWHERE = "http://127.0.0.1:9"
@@ -91,12 +93,14 @@ class Browser:
 
 
 @asynccontextmanager
-async def in_memory(clock: Clock, accounts: MemoryAccounts | None = None) -> AsyncGenerator[Dashboard]:
-    """Without a provider, for this machine alone, on stores in memory."""
+async def in_memory(
+    clock: Clock, accounts: MemoryAccounts | None = None, backend: Backend | None = None
+) -> AsyncGenerator[Dashboard]:
+    """Without a provider, for this machine alone, on stores in memory; without a `backend` that is away."""
     kept = accounts or MemoryAccounts()
     parts = Parts(
         MemoryPeople(kept), MemorySessions(kept), MemorySpent(), MemorySigningKeys(), MemoryInvitations(kept),
-        FakeMemberships(), Services(NOWHERE, NOWHERE), None, clock, kept.open,
+        FakeMemberships(), backend or Services(NOWHERE, NOWHERE), None, clock, kept.open,
     )  # fmt: skip
     async with _running(_settings(LOCAL), parts) as dashboard:
         yield dashboard

@@ -30,7 +30,7 @@ from keyledger.client.records import (
 from keyledger.errors import Refusal, insufficient_permissions, invalid_request, key_revoked, not_found
 from keyledger.events import RateLimit, Retire
 from keyledger.token import ALPHABET, ID_LENGTH, Secret
-from services.dashboard.backend import AsOf, Granularity, Group, KeyFilter, NewKey
+from services.dashboard.backend import AsOf, Group, KeyFilter, NewKey, Resolution
 from services.dashboard.domain.visitor import Visitor
 
 EMPTY = RateLimitCell(limit=None, window_seconds=None, admitted=0, granted=0, remaining=None, reset=None)
@@ -130,7 +130,10 @@ class MemoryBackend:
         fitting = [
             key
             for key in reversed(self.keys_of[workspace_id])
-            if which.search.lower() in f"{key.name.lower()} {key.external_id} {key.id}"
+            if (
+                which.search.lower() in f"{key.name.lower()} {key.external_id} {key.id}"
+                or any(secret.hint.endswith(which.search) for secret in key.secrets)
+            )
             and which.environment in (None, key.environment)
             and which.status in (None, key.status)
         ]
@@ -244,14 +247,22 @@ class MemoryBackend:
 
     async def usage(
         self, visitor: Visitor, key_id: str | None = None, *, start: datetime, end: datetime,
-        granularity: Granularity, group_by: Sequence[Group] = (),
+        granularity: Resolution, group_by: Sequence[Group] = (),
     ) -> UsageSeries:  # fmt: skip
         workspace_id = self._enter(visitor, "usage")
-        del granularity, group_by
+        del group_by
+        # whole buckets, as the service has them
+        seconds = {"day": 86_400, "hour": 3_600}.get(granularity, 60)
+
+        def bucket(at: datetime) -> datetime:
+            return datetime.fromtimestamp(at.timestamp() // seconds * seconds, UTC)
+
         if key_id is not None:
             self._find(workspace_id, key_id)
         points = [
-            point for point in self.points if start <= point.start < end and key_id in (None, point.key)
+            msgspec.structs.replace(point, start=bucket(point.start))
+            for point in self.points
+            if bucket(start) <= bucket(point.start) < end and key_id in (None, point.key)
         ]
         return UsageSeries(series=points, totals=UsageCount(sum(point.count for point in points), 0))
 

@@ -12,7 +12,7 @@ import msgspec
 from litestar import Litestar
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from keyledger.errors import conflict, not_found
+from keyledger.errors import Refusal, conflict, not_found
 from keyledger.token import Secret
 from services.dashboard.backend import NewKey
 from services.dashboard.domain.visitor import Visitor
@@ -41,6 +41,8 @@ class MemoryAccounts:
         self.erased: list[str] = []
         self.keeps = ""
         """Why nobody may go; empty when they may."""
+        self.refuses: Refusal | None = None
+        """Why nobody sees the invitations."""
 
     async def people(self, user_ids: Sequence[str]) -> Mapping[str, Person]:
         return {user_id: self.known[user_id] for user_id in user_ids if user_id in self.known}
@@ -54,6 +56,8 @@ class MemoryAccounts:
         return made, Secret(f"https://keys.example.com/invitations/secret-{number}")
 
     async def invitations(self, visitor: Visitor) -> Sequence[Invitation]:
+        if self.refuses is not None:
+            raise self.refuses
         return [each for each in self.open if each.workspace_id == visitor.workspace_id]
 
     async def withdraw(self, visitor: Visitor, invitation_id: str) -> None:

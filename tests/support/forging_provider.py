@@ -52,6 +52,10 @@ class ForgingProvider:
         """The last authorisation request."""
         self.exchanged = 0
         """How many codes were exchanged for a token."""
+        self.user_info: tuple[int, Claims] | None = None
+        """The status and the answer of its UserInfo; None when it has none."""
+        self.introduced = ""
+        """How UserInfo was asked the last time."""
         self._codes: dict[str, dict[str, str]] = {}
 
     def reset(self) -> None:
@@ -83,11 +87,17 @@ class ForgingProvider:
                 headers = {name.decode(): value.decode() for name, value in scope["headers"]}
                 token = self._exchange(dict(parse_qsl(body.decode())), headers.get("authorization", ""))
                 await _answer(send, token or {"error": "invalid_grant"}, 200 if token else 400)
+            case "/me" if self.user_info is not None:
+                headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+                self.introduced = headers.get("authorization", "")
+                await _answer(send, self.user_info[1], self.user_info[0])
             case _:
                 await _answer(send, {"error": "not_found"}, 404)
 
     def _discovery(self) -> dict[str, Any]:
+        place = {} if self.user_info is None else {"userinfo_endpoint": f"{self.issuer}/me"}
         return {
+            **place,
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/auth",
             "token_endpoint": f"{self.issuer}/token",

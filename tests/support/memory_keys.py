@@ -258,7 +258,12 @@ def _matches(stored: Stored, wanted: KeyFilter) -> bool:
         wanted.environment in (None, body["environment"])
         and wanted.external_id in (None, body.get("external_id"))
         and wanted.status in (None, _status(body, wanted.now))
-        and (search is None or search == stored.stream_id or any(search.lower() in word for word in words))
+        and (
+            search is None
+            or search == stored.stream_id
+            or any(search.lower() in word for word in words)
+            or any(each["hint"].endswith(wanted.hint_ending or "?") for each in body.get("secrets", ()))
+        )
     )
 
 

@@ -26,6 +26,7 @@ ACCOUNTS: dict[str, dict[str, Any]] = {
 } | {
     "unverified": {"email": f"mallory@{DOMAIN}", "email_verified": False, "name": "Mallory", "hd": DOMAIN},
     "outsider": {"email": "o@other.example", "email_verified": True, "name": "O", "hd": "other.example"},
+    "long": {"email": f"{'m' * 64}@{DOMAIN}", "email_verified": True, "name": "L" * 120, "hd": DOMAIN},
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from keyledger.client.http import KeyledgerClient, KeyledgerError
 from keyledger.errors import Refusal, unavailable
 from keyledger.token import Secret
 
-TIMEOUT = 3.0
+TIMEOUT, ATTEMPTS = 3.0, 2
 MOST_WORKSPACES = 200
 MOST_MEMBERS = 200
 _NO_ROLE = "viewer"

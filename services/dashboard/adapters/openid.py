@@ -1,4 +1,4 @@
-"""An OpenID provider over HTTP: discovery, the code's exchange, and the ID token's signature.
+"""An OpenID provider over HTTP: discovery, the code's exchange, the ID token's signature, and UserInfo.
 
 Everything it sends is bounded and has a time limit; no redirect is followed. The algorithms are ours to
 choose, never the token's: asymmetric ones, by a key of the provider's published set.
@@ -24,7 +24,7 @@ from keyledger.clock import Clock
 from keyledger.errors import Refusal, unavailable
 from keyledger.server.settings import is_loopback
 from keyledger.token import Secret
-from services.dashboard.domain.sign_in import Provider, SignInRefused
+from services.dashboard.domain.sign_in import Provider, SignInRefused, chooser, with_user_info
 
 ALGORITHMS: Mapping[type[Any], tuple[str, ...]] = {
     RSAKey: ("RS256", "PS256"),
@@ -48,13 +48,16 @@ class _Discovery(Struct):
     authorization_endpoint: str
     token_endpoint: str
     jwks_uri: str
+    userinfo_endpoint: str | None = None
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
     code_challenge_methods_supported: tuple[str, ...] | None = None
     authorization_response_iss_parameter_supported: bool = False
+    prompt_values_supported: tuple[str, ...] | None = None
 
 
 class _Answer(Struct):
     id_token: str
+    access_token: str = ""
 
 
 class OpenIdProvider:
@@ -89,10 +92,14 @@ class OpenIdProvider:
             self._client_id,
             self._hosted_domain,
             found.authorization_response_iss_parameter_supported,
+            chooser(self._issuer, found.prompt_values_supported),
         )
 
     async def redeem(self, code: str, verifier: str, redirect_uri: str) -> Mapping[str, Any]:
-        """The claims of the ID token that this code is good for, its signature proven and nothing else."""
+        """The claims of the ID token that this code is good for, its signature proven and nothing else.
+
+        Where it says nothing of the mail's verification, with what the provider's UserInfo says.
+        """
         found = await self._discovered()
         form = {
             "grant_type": "authorization_code",
@@ -108,10 +115,29 @@ class OpenIdProvider:
                 raise _away()
             raise SignInRefused("code_refused")
         try:
-            token = msgspec.json.decode(body, type=_Answer).id_token
+            answer = msgspec.json.decode(body, type=_Answer)
         except msgspec.MsgspecError:
             raise SignInRefused("token_answer") from None
-        return await self._claims(token)
+        claims = await self._claims(answer.id_token)
+        if "email_verified" in claims or found.userinfo_endpoint is None or not answer.access_token:
+            return claims
+        return with_user_info(claims, await self._user_info(found.userinfo_endpoint, answer.access_token))
+
+    async def _user_info(self, endpoint: str, access_token: str) -> Mapping[str, Any]:
+        """What the provider says of whoever gave this token."""
+        if not access_token.isascii() or not access_token.isprintable():
+            raise SignInRefused("token_answer")
+        headers = {"Authorization": f"Bearer {access_token}"}
+        status, body = await self._send("GET", endpoint, headers=headers)
+        if status != _OK:
+            if status >= 500:
+                raise _away()
+            raise SignInRefused("user_info_refused")
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # signed or encrypted, which was not asked for
+            raise SignInRefused("user_info_unreadable") from None
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         if len(token) > LONGEST_TOKEN or not token.isascii():
@@ -170,7 +196,8 @@ class OpenIdProvider:
             raise _wrong("discovery_unreadable") from None
         if found.issuer != self._issuer:
             raise _wrong("discovery_of_another_issuer")
-        if not all(map(_is_secure, (found.authorization_endpoint, found.token_endpoint, found.jwks_uri))):
+        places = (found.authorization_endpoint, found.token_endpoint, found.jwks_uri, found.userinfo_endpoint)
+        if not all(_is_secure(place) for place in places if place is not None):
             raise _wrong("discovery_without_tls")
         methods = found.code_challenge_methods_supported
         if methods is not None and "S256" not in methods:

@@ -23,11 +23,13 @@ from keyledger.client.records import (
 )
 from keyledger.errors import Refusal, not_found
 from keyledger.events import Retire
-from services.dashboard.backend import AsOf, Granularity, Group, KeyFilter, NewKey
+from services.dashboard.backend import AsOf, Group, KeyFilter, NewKey, Resolution
 from services.dashboard.domain.visitor import Visitor
 
 SECONDS = 5.0
 ATTEMPTS = 2
+SECONDS_ASIDE = 1.0
+"""For what a page is shown without when it does not come: one attempt of a second."""
 T = TypeVar("T")
 
 
@@ -40,10 +42,14 @@ class Services:
         self._client = KeyledgerClient(
             keys_url, usage_url=usage_url, timeout=SECONDS, attempts=ATTEMPTS, transport=transport
         )
+        self._aside = KeyledgerClient(
+            keys_url, usage_url=usage_url, timeout=SECONDS_ASIDE, attempts=1, transport=transport
+        )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+        await self._aside.close()
 
     async def keys(
         self, visitor: Visitor, which: KeyFilter, *, cursor: str | None = None, limit: int = 50
@@ -115,7 +121,7 @@ class Services:
 
     async def usage(
         self, visitor: Visitor, key_id: str | None = None, *, start: datetime, end: datetime,
-        granularity: Granularity, group_by: Sequence[Group] = (),
+        granularity: Resolution, group_by: Sequence[Group] = (),
     ) -> UsageSeries:  # fmt: skip
         return await _told(
             self._as(visitor).usage.series(
@@ -124,7 +130,8 @@ class Services:
         )
 
     async def last_used(self, visitor: Visitor, key_ids: Sequence[str]) -> Mapping[str, datetime | None]:
-        return await _told(self._as(visitor).usage.last_used(_in(visitor), key_ids))
+        aside = self._aside.acting_for(visitor.jwt)
+        return await _told(aside.usage.last_used(_in(visitor), key_ids))
 
     async def rate_limit(self, visitor: Visitor, key_id: str | None = None) -> RateLimitCell:
         return await _told(self._as(visitor).usage.rate_limit(_in(visitor), key_id))

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 from urllib.parse import urlencode, urlsplit
 
@@ -21,7 +21,7 @@ from services.dashboard.domain.units import SECOND
 ATTEMPT = 10 * 60 * SECOND
 """How long (µs) a person may take at the provider."""
 LEEWAY = 60
-"""Seconds by which the provider's clock may differ."""
+"""Seconds by which the provider's clock may be ahead. A token that is over by our clock is over."""
 OLDEST = 10 * 60
 """Seconds after which an ID token is too old to have been issued for this sign-in."""
 LONGEST_NEXT = 1024
@@ -60,6 +60,8 @@ class Provider(Struct, frozen=True):
     hosted_domain: str | None = None
     names_issuer: bool = False
     """It says that its answers name it, so one that does not comes from elsewhere."""
+    chooser: str | None = None
+    """The `prompt` that has it ask who it is; None when it knows none."""
 
 
 class Identity(Struct, frozen=True):
@@ -76,8 +78,10 @@ def challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
-def authorization_url(provider: Provider, attempt: Attempt, redirect_uri: str) -> str:
-    """Where the browser is sent."""
+def authorization_url(
+    provider: Provider, attempt: Attempt, redirect_uri: str, *, choose: bool = False
+) -> str:
+    """Where the browser is sent; with `choose` somebody who is signed in there is asked all the same."""
     asked = {
         "response_type": "code",
         "client_id": provider.client_id,
@@ -90,6 +94,8 @@ def authorization_url(provider: Provider, attempt: Attempt, redirect_uri: str) -
     }
     if provider.hosted_domain is not None:
         asked["hd"] = provider.hosted_domain
+    if choose and provider.chooser is not None:
+        asked["prompt"] = provider.chooser
     joint = "&" if urlsplit(provider.authorization_endpoint).query else "?"
     return f"{provider.authorization_endpoint}{joint}{urlencode(asked)}"
 
@@ -129,7 +135,7 @@ def identity(token: Mapping[str, Any], provider: Provider, nonce: str, now: int)
     if not isinstance(subject, str) or not 1 <= len(subject) <= 255:
         raise SignInRefused("subject")
     if token.get("email_verified") is not True:
-        raise SignInRefused("mail_unverified")
+        raise SignInRefused("mail_unverified" if "email_verified" in token else "mail_unknown")
     if provider.hosted_domain is not None and token.get("hd") != provider.hosted_domain:
         raise SignInRefused("hosted_domain")
     return Identity(provider.issuer, subject, _text(token.get("name")), _text(token.get("email")))
@@ -140,12 +146,36 @@ def spellings(issuer: str) -> tuple[str, ...]:
     return (issuer, "accounts.google.com") if issuer == _GOOGLE else (issuer,)
 
 
+def chooser(issuer: str, offered: Sequence[str] | None) -> str | None:
+    """The `prompt` that has this provider ask who it is, of those it offers if it tells them.
+
+    One that does not know a prompt refuses the whole sign-in. Untold, Google knows `select_account` and no
+    `login`; any other is more likely to know `login`.
+    """
+    if offered is None:
+        return "select_account" if issuer == _GOOGLE else "login"
+    return next((prompt for prompt in ("select_account", "login") if prompt in offered), None)
+
+
 def safe_next(text: str | None) -> str:
     """Where to go after the sign-in: a path of ours, else the first page. Never another origin."""
     if text is None or len(text) > LONGEST_NEXT or _NEXT.fullmatch(text) is None:
         return "/"
     path = text.partition("?")[0]
     return "/" if path == "/sign-in" or path.startswith(("/sign-in/", "/session/", "/static/")) else text
+
+
+def with_user_info(token: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The claims of an ID token with those that the provider keeps for its UserInfo; `SignInRefused` when
+    that is about somebody else. What the token itself says of anything but the mail counts first.
+
+    Source: OpenID Connect Core 1.0, sections 5.3.2 and 5.4.
+    """
+    subject = token.get("sub")
+    if not isinstance(subject, str) or told.get("sub") != subject:
+        raise SignInRefused("user_info_subject")
+    mail = {name: told[name] for name in ("email", "email_verified") if name in told}
+    return {**{name: told[name] for name in ("name", "hd") if name in told}, **token, **mail}
 
 
 def _check_audience(token: Mapping[str, Any], client_id: str) -> None:
@@ -160,7 +190,7 @@ def _check_audience(token: Mapping[str, Any], client_id: str) -> None:
 
 def _check_times(token: Mapping[str, Any], now: int) -> None:
     expires, issued = token.get("exp"), token.get("iat")
-    if not _is_number(expires) or expires + LEEWAY <= now:
+    if not _is_number(expires) or expires <= now:
         raise SignInRefused("expired")
     if not _is_number(issued) or not now - OLDEST - LEEWAY <= issued <= now + LEEWAY:
         raise SignInRefused("issued_at")

@@ -8,7 +8,10 @@ from keyledger.token import Secret
 
 
 class Visitor(Struct, frozen=True):
-    """A person with a live session. `role` is what it was when the session was last renewed: informative."""
+    """A person with a live session. Where a workspace is needed, `role` is the key service's of now.
+
+    Elsewhere it is what it was when the session was last renewed.
+    """
 
     user_id: str
     name: str | None

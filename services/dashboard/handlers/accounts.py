@@ -24,6 +24,8 @@ class Invited(Struct, frozen=True):
     invitation: Invitation
     workspace: str
     inviter: str
+    has: str | None
+    """The role of whoever opened it, if they are a member already."""
 
 
 class AccountsOf:
@@ -86,14 +88,15 @@ class AccountsOf:
         if not await self._invitations.close(workspace_id, invitation_id, self._clock.now()):
             raise not_found()
 
-    async def opened(self, token: str) -> Invited:
+    async def opened(self, visitor: Visitor, token: str) -> Invited:
         """What an invitation says; `not_found` for one that is over, or whose inviter may not invite now."""
         found = await self._found(token)
         acting = self._keeper.proxy(found.invited_by, found.workspace_id)
         name = await self._memberships.workspace_name(acting, found.workspace_id)
+        has = await self._memberships.role(acting, found.workspace_id, visitor.user_id)
         people = await self._people.known([found.invited_by])
         inviter = people.get(found.invited_by)
-        return Invited(found, name, found.invited_by if inviter is None else inviter.called)
+        return Invited(found, name, found.invited_by if inviter is None else inviter.called, has)
 
     async def accept(self, visitor: Visitor, token: str) -> str:
         """Make the visitor a member, in the inviter's name and by what that person may do now."""

@@ -123,6 +123,11 @@ class SessionKeeper:
             return None
         return _visitor(presence, claims.workspace_id, jwt, max(0, (claims.expires_at - now) // SECOND))
 
+    async def placed(self, visitor: Visitor, workspace_id: str) -> Visitor | None:
+        """The visitor with their role of now in their workspace; None when they are no member any more."""
+        role = await self._memberships.role(visitor.jwt, workspace_id, visitor.user_id)
+        return None if role is None else msgspec.structs.replace(visitor, role=role)
+
     async def switch(self, visitor: Visitor, workspace_id: str | None) -> Tokens:
         """A JWT for another workspace, once the key service has said that the user is a member of it."""
         presence = await self._store.find(visitor.session_id)
@@ -214,10 +219,10 @@ class SessionKeeper:
             role = await self._role(session, session.workspace_id)
         except Refusal:
             return session
-        if role is None:
-            await self._store.choose(session.session_id, None, None)
-            return msgspec.structs.replace(session, workspace_id=None, role=None)
-        return msgspec.structs.replace(session, role=role)
+        workspace_id = None if role is None else session.workspace_id
+        if role != session.role:
+            await self._store.choose(session.session_id, workspace_id, role)
+        return msgspec.structs.replace(session, workspace_id=workspace_id, role=role)
 
     async def _role(self, session: Session, workspace_id: str) -> str | None:
         return await self.role_of(session.user_id, workspace_id)

@@ -54,8 +54,8 @@ class SignIn:
         self._new_id = new_id
         self._new_secret = new_secret
 
-    async def begin(self, next_path: str) -> Begun:
-        """The provider's address for a new attempt."""
+    async def begin(self, next_path: str, *, choose: bool = False) -> Begun:
+        """The provider's address for a new attempt; `choose` has it ask who it is, signed in there or not."""
         provider = await self._provider.describe()
         attempt = Attempt(
             state=self._new_secret(),
@@ -65,7 +65,8 @@ class SignIn:
             expires_at=self._clock.now() + sign_in.ATTEMPT,
         )
         sealed = self._sealer.seal_answer(_PURPOSE, msgspec.json.encode(attempt), _PLACE)
-        return Begun(sign_in.authorization_url(provider, attempt, self._redirect_uri), Secret(sealed.hex()))
+        url = sign_in.authorization_url(provider, attempt, self._redirect_uri, choose=choose)
+        return Begun(url, Secret(sealed.hex()))
 
     async def finish(
         self, answer: Mapping[str, str], kept: Secret | None, presented: Secret | None

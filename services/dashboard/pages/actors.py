@@ -35,7 +35,7 @@ class Names(Struct, frozen=True):
             return Actor(id_, "person", person.called, initials=initials(person.called))
         if is_id(id_, "key"):
             name = self.keys.get(id_)
-            label = f"Key “{name}”" if name else f"Key {short(id_)}"
+            label = f"Key “{name}”" if name else f"Management key {short(id_)}"
             return Actor(id_, "key", label, f"/settings/api-keys/{id_}" if name else None)
         return Actor(id_, "system", "Keyledger" if id_ == "system" else id_)
 

@@ -1,6 +1,6 @@
 """Forms as they came: read, and either understood or sent back with a word beside each field.
 
-What a field may hold the services decide; here only that is checked which has to be understood to ask them.
+Every field is held against the contract here, so that all that is wrong is said at once; the services decide.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import Struct
 from keyledger.errors import Refusal, invalid_request
 from keyledger.events import RateLimit
 from services.dashboard.backend import NewKey
+from services.dashboard.pages import fields
 from services.dashboard.pages.keys import KeyView
 
 MAX_FIELDS = 300
@@ -117,19 +118,24 @@ def new_key(form: Form, *, now: datetime) -> NewKey:
 def _understood(form: Form, now: datetime) -> tuple[NewKey, dict[str, str]]:
     """What could be understood, and what is wrong with the rest."""
     errors: dict[str, str] = {}
-    if not (name := form.get("name").strip()):
-        errors["name"] = "Give the key a name, so that you know it again."
+    name, external_id = form.get("name").strip(), form.get("external_id").strip()
     wanted = NewKey(
         name=name,
         environment=form.get("environment"),
         scopes=_scopes(form, errors),
         expires_at=_expiry(form, errors, now),
-        allowed_ips=_addresses(form),
+        allowed_ips=listed(form.get("allowed_ips")) or None,
         rate_limit=_limit(form, errors),
-        external_id=form.get("external_id").strip() or None,
+        external_id=external_id or None,
         metadata=_metadata(form, errors),
     )
-    return wanted, errors
+    told = {
+        "name": fields.name(name),
+        "scopes": fields.scopes(wanted.scopes),
+        "allowed_ips": fields.addresses(wanted.allowed_ips or ()),
+        "external_id": fields.external_id(external_id),
+    }
+    return wanted, {**{field: why for field, why in told.items() if why}, **errors}
 
 
 _OF_INPUTS: Mapping[str, tuple[str, ...]] = {
@@ -219,7 +225,7 @@ def _scopes(form: Form, errors: dict[str, str]) -> tuple[str, ...]:
         return ("*", *management)
     own = listed(form.get("scopes"))
     if not own and not management:
-        errors["scopes"] = "List at least one scope, or let the key do everything."
+        errors["scopes"] = "List at least one scope, or choose all."
     return tuple(dict.fromkeys((*own, *management)))
 
 
@@ -230,17 +236,15 @@ def _expiry(form: Form, errors: dict[str, str], now: datetime) -> datetime | Non
     if choice == "on":
         moment = when(form.get("expires_at"))
         if moment is None:
-            errors["expires_at"] = "Choose the date and time at which the key ends."
+            errors["expires_at"] = "Choose the date and time at which the key expires."
+        elif why := fields.expiry(moment, now):
+            errors["expires_at"] = why
         return moment
     days = number(choice)
     if days is None or days > 3_650:
-        errors["expires_at"] = "Choose when the key ends."
+        errors["expires_at"] = "Choose when the key expires."
         return None
     return now + timedelta(days=days)
-
-
-def _addresses(form: Form) -> tuple[str, ...] | None:
-    return listed(form.get("allowed_ips")) or None
 
 
 def _limit(form: Form, errors: dict[str, str]) -> RateLimit | None:
@@ -248,9 +252,12 @@ def _limit(form: Form, errors: dict[str, str]) -> RateLimit | None:
         return None
     limit, window = number(typed), number(form.get("window", "60"))
     if limit is None or window is None:
-        errors["limit"] = "A limit is a whole number of requests."
+        errors["limit"] = "Enter a whole number of requests."
         return None
-    return RateLimit(limit, window)
+    wanted = RateLimit(limit, window)
+    if why := fields.limit(wanted):
+        errors["limit"] = why
+    return wanted
 
 
 def _metadata(form: Form, errors: dict[str, str]) -> dict[str, str]:
@@ -260,7 +267,9 @@ def _metadata(form: Form, errors: dict[str, str]) -> dict[str, str]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not name.strip():
-            errors["metadata"] = f"One name=value a line; “{line.strip()[:40]}” is none."
-            break
+            errors["metadata"] = f"Enter one name=value per line; “{line.strip()[:40]}” is not one."
+            return pairs
         pairs[name.strip()] = value.strip()
+    if why := fields.metadata(pairs):
+        errors["metadata"] = why
     return pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -10,11 +11,17 @@ from keyledger.client.records import RateLimitCell
 from keyledger.events import RateLimit
 from services.dashboard.pages.moments import Moment, grouped, moment, per_window, span
 
+_DIGITS = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
 
 class Bar(Struct, frozen=True):
-    """One verifier's part of the bar: where it begins and how long it is, in thousandths of the limit."""
+    """One verifier's part of the bar: where it begins and how long it is, in thousandths of the limit.
+
+    `name` is short; `verifier` is the whole id.
+    """
 
     verifier: str
+    name: str
     spent: str
     held: str
     begin: int
@@ -24,8 +31,12 @@ class Bar(Struct, frozen=True):
 
 
 class Gauge(Struct, frozen=True, kw_only=True):
-    """A cell as a page shows it; `running` is False while nothing was asked of it yet."""
+    """A cell as a page shows it; `unlimited` is a key without a limit of its own, which has none.
 
+    `running` is False while nothing was asked of it yet.
+    """
+
+    unlimited: bool
     running: bool
     limit: str
     window: str
@@ -51,7 +62,8 @@ def gauge(cell: RateLimitCell, configured: RateLimit | None, *, now: datetime) -
     reset = None if cell.reset is None else datetime.fromtimestamp(cell.reset, UTC)
     seconds = 0 if reset is None else max(0, round((reset - now).total_seconds()))
     return Gauge(
-        running=cell.limit is not None,
+        unlimited=not limit,
+        running=bool(limit) and granted > 0,
         limit=per_window(limit, window) if limit else "no limit",
         window=span(window),
         admitted=grouped(cell.admitted),
@@ -76,7 +88,21 @@ def _bars(cell: RateLimitCell, limit: int) -> tuple[Bar, ...]:
         held_count = max(0, part.granted - part.spent)
         held = min(1000 - begin - spent, round(1000 * held_count / limit)) if limit else 0
         bars.append(
-            Bar(part.verifier, grouped(part.spent), grouped(held_count), begin, spent, held, place % 4)
+            Bar(
+                part.verifier,
+                _short(part.verifier),
+                grouped(part.spent),
+                grouped(held_count),
+                begin,
+                spent,
+                held,
+                place % 4,
+            )
         )
         begin += spent + held
     return tuple(bars)
+
+
+def _short(verifier: str) -> str:
+    """A process calls itself by 32 hexadecimal digits when it starts; some of them tell it from others."""
+    return f"Verifier {verifier[:8]}" if _DIGITS.fullmatch(verifier) else verifier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -53,7 +53,7 @@ def entry(event: KeyEvent, names: Names) -> Entry:
     if key_id:
         subject = names.key(key_id)
     elif event.type.startswith("member_") and (
-        isinstance(event.data.get("user"), str) and not _is_leaving(event)
+        isinstance(event.data.get("user"), str) and not _is_own(event)
     ):
         subject = names.actor(event.data["user"]).label
     return Entry(
@@ -69,6 +69,16 @@ def entry(event: KeyEvent, names: Names) -> Entry:
         event.request_id,
         event.version,
     )
+
+
+def names_in(events: Iterable[KeyEvent]) -> dict[str, str]:
+    """The names of keys that these events tell, each key's latest."""
+    found: dict[str, str] = {}
+    for event in sorted(events, key=lambda each: each.position):
+        name = event.data.get("name")
+        if event.stream and event.stream.startswith("key_") and isinstance(name, str) and name:
+            found[event.stream] = name
+    return found
 
 
 _PLAIN: Mapping[str, tuple[str, str]] = {
@@ -95,13 +105,16 @@ def _told(event: KeyEvent) -> tuple[str, str]:
         return "changed", "turn"
     if event.type == "workspace_changed":
         return _workspace_change(event.data)
-    if _is_leaving(event):
-        return "left the workspace", "end"
+    if _is_own(event):
+        return (
+            ("joined the workspace", "new") if event.type == "member_added" else ("left the workspace", "end")
+        )
     return _PLAIN.get(event.type, (f"recorded {event.type.replace('_', ' ')}", "quiet"))
 
 
-def _is_leaving(event: KeyEvent) -> bool:
-    return event.type == "member_removed" and event.data.get("user") == event.actor
+def _is_own(event: KeyEvent) -> bool:
+    """Whether it is their own membership that somebody begins or ends."""
+    return event.type in ("member_added", "member_removed") and event.data.get("user") == event.actor
 
 
 def _workspace_change(data: _Data) -> tuple[str, str]:

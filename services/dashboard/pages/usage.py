@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import get_args
 
 from msgspec import Struct
 
@@ -23,6 +22,11 @@ SIZES: Mapping[Granularity, timedelta] = {
 MAX_BUCKETS = 1_500
 """More than a chart has pixels; a range that would have more is shown by a larger bucket."""
 MAX_ROWS = 200
+MAX_BARS = 240
+"""More than this are hairlines: what nobody has chosen a bucket for is shown by a larger one."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Bounds of one's own are kept within these, so that there is room to round them."""
+TITLES: Mapping[Granularity, str] = {"minute": "Minutes", "hour": "Hours", "day": "Days"}
 
 
 class Range(Struct, frozen=True):
@@ -54,6 +58,13 @@ class Period(Struct, frozen=True, kw_only=True):
     allowed: tuple[Granularity, ...]
 
     @property
+    def days(self) -> tuple[str, str] | None:
+        """Its first and its last day by name, where it is shown by days, which are UTC's."""
+        if self.granularity != "day":
+            return None
+        return day(self.start), day(self.end - SIZES["day"])
+
+    @property
     def query(self) -> str:
         """The query that shows the same again: moving for a range by name, fixed for bounds of one's own."""
         if self.name:
@@ -66,7 +77,7 @@ def period(
     *, range_: str = "", start: str = "", end: str = "", granularity: str = "", now: datetime
 ) -> Period:
     """The period of a query; what cannot be read falls back to the last day, by the hour."""
-    first, last = when(start), when(end)
+    first, last = _within(when(start)), _within(when(end))
     best: Granularity | None = None
     name = ""
     if first is None or last is None or first >= last:
@@ -81,18 +92,14 @@ def period(
         allowed = ("minute",) if length < SIZES["minute"] else ("day",)
         first = max(first, last - SIZES[allowed[0]] * MAX_BUCKETS)
     wanted: Granularity | None = next((each for each in allowed if each == granularity), None)
-    size_name: Granularity = wanted or (best if best is not None and best in allowed else allowed[0])
+    fine: list[Granularity] = [each for each in allowed if length / SIZES[each] <= MAX_BARS]
+    size_name: Granularity = wanted or best or (fine or allowed[-1:])[0]
     size = SIZES[size_name]
     begin = _floor(first, size)
     finish = _floor(last, size)
     if finish < last:
         finish += size
     return Period(name=name, start=begin, end=finish, granularity=size_name, allowed=allowed)
-
-
-def granularities() -> tuple[Granularity, ...]:
-    """All there are, the finest first."""
-    return get_args(Granularity)
 
 
 class Line(Struct, frozen=True):
@@ -105,11 +112,15 @@ class Line(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True):
-    """Buckets in unix seconds, and a line for each outcome that occurs, in the order they are stacked."""
+    """Buckets in unix seconds, and a line for each outcome that occurs, in the order they are stacked.
+
+    `running` says that the last bucket is still being counted.
+    """
 
     starts: tuple[int, ...]
     lines: tuple[Line, ...]
     seconds: int
+    running: bool
 
 
 class Total(Struct, frozen=True):
@@ -123,14 +134,16 @@ class Total(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One bucket of the table."""
+    """One bucket of the table; `day` is its name where it is a whole day."""
 
     at: Moment
+    day: str
+    running: bool
     counts: tuple[str, ...]
     sum: str
 
 
-def chart(points: Sequence[UsagePoint], shown: Period) -> Chart:
+def chart(points: Sequence[UsagePoint], shown: Period, *, now: datetime) -> Chart:
     """The series with its gaps filled: a bucket without uses is zero."""
     size = SIZES[shown.granularity]
     buckets = round((shown.end - shown.start) / size)
@@ -142,7 +155,8 @@ def chart(points: Sequence[UsagePoint], shown: Period) -> Chart:
         if place is not None:
             counts[point.outcome or GOOD][place] += point.count
     lines = tuple(Line(code, outcome(code), tone(code), tuple(counts[code])) for code in _in_order(counts))
-    return Chart(tuple(int(start.timestamp()) for start in starts), lines, int(size.total_seconds()))
+    running = starts[-1] <= now < shown.end
+    return Chart(tuple(int(start.timestamp()) for start in starts), lines, int(size.total_seconds()), running)
 
 
 def totals(points: Iterable[UsagePoint]) -> tuple[str, tuple[Total, ...]]:
@@ -165,20 +179,23 @@ def table(shown: Chart) -> tuple[Row, ...]:
         counts = [line.counts[place] for line in shown.lines]
         if not any(counts):
             continue
-        at = moment(datetime.fromtimestamp(shown.starts[place], UTC))
-        rows.append(Row(at, tuple(map(grouped, counts)), grouped(sum(counts))))
+        at = datetime.fromtimestamp(shown.starts[place], UTC)
+        name = day(at) if shown.seconds == 86_400 else ""
+        running = shown.running and place == len(shown.starts) - 1
+        rows.append(Row(moment(at), name, running, tuple(map(grouped, counts)), grouped(sum(counts))))
         if len(rows) == MAX_ROWS:
             break
     return tuple(rows)
 
 
 class Top(Struct, frozen=True):
-    """One of the busiest keys; `share` (0–100) is against the busiest."""
+    """One of the busiest keys; `bar` (0–100) is against the busiest, `share` of all uses there are."""
 
     key_id: str
     count: str
     refused: str
-    share: int
+    bar: int
+    share: str
 
 
 def top(points: Iterable[UsagePoint], *, most: int = 10) -> tuple[Top, ...]:
@@ -188,10 +205,17 @@ def top(points: Iterable[UsagePoint], *, most: int = 10) -> tuple[Top, ...]:
         if point.key:
             counts[point.key][0] += point.count
             counts[point.key][1] += point.count if point.outcome != GOOD else 0
+    whole = sum(count for count, _ in counts.values())
     first = sorted(counts.items(), key=lambda item: (-item[1][0], item[0]))[:most]
-    highest = first[0][1][0] if first else 1
+    highest = max(1, first[0][1][0]) if first else 1
     return tuple(
-        Top(key_id, grouped(count), grouped(refused), max(1, round(100 * count / max(1, highest))))
+        Top(
+            key_id,
+            grouped(count),
+            grouped(refused),
+            max(1, round(100 * count / highest)),
+            percent(count, whole),
+        )
         for key_id, (count, refused) in first
     )
 
@@ -215,6 +239,15 @@ def percent(part: int, whole: int) -> str:
     if share == 0:
         return "< 1 %"
     return "> 99 %" if share == 100 and part < whole else f"{share} %"
+
+
+def day(at: datetime) -> str:
+    """A day of UTC by its name; no reader's time zone moves it."""
+    return moment(at).text.partition(",")[0]
+
+
+def _within(at: datetime | None) -> datetime | None:
+    return None if at is None else min(max(at, EARLIEST), LATEST)
 
 
 def _in_order(codes: Iterable[str]) -> list[str]:

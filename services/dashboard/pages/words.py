@@ -33,10 +33,10 @@ class Role(Struct, frozen=True):
 
 
 ROLES = (
-    Role("owner", "Owner", "Everything, and decides who the owners are"),
+    Role("owner", "Owner", "Everything, including who is an owner"),
     Role("admin", "Admin", "Manages keys, members and the workspace"),
     Role("member", "Member", "Creates, rotates and revokes keys"),
-    Role("viewer", "Viewer", "Looks at keys, usage and activity"),
+    Role("viewer", "Viewer", "Views keys, usage and activity"),
 )
 """The strongest first; what each may do is the key service's word, this is only its description."""
 _RANKS = {role.name: rank for rank, role in enumerate(reversed(ROLES))}

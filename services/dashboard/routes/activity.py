@@ -1,11 +1,15 @@
-"""Activity: the workspace's part of the log in words, newest first, and all of it to take away."""
+"""Activity: the workspace's part of the log in words, newest first, and all of it to take away.
+
+What is new is told to whoever has the list open, or a key's history.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import csv
 import io
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -16,17 +20,21 @@ from litestar.response import Stream
 from keyledger.client.records import EventPage, KeyEvent
 from keyledger.errors import Refusal
 from services.dashboard.domain.visitor import Visitor
+from services.dashboard.pages.actors import Names
 from services.dashboard.pages.forms import number
-from services.dashboard.pages.history import Entry, entry
+from services.dashboard.pages.history import Entry, entry, names_in
 from services.dashboard.pages.moments import iso
 from services.dashboard.pages.snippets import create_by_call
 from services.dashboard.routes.guard import visitor as visitor_of
 from services.dashboard.routes.rendering import page
-from services.dashboard.routes.showing import Http, Showing, is_part
+from services.dashboard.routes.showing import Http, Showing, is_part, key_id_of
 
 HOME = "/settings/activity"
+KEY_HISTORY = "/settings/api-keys/{key:str}/history"
 PAGE = 50
 EXPORTED = 200
+MAX_NAMED = 10_000
+"""Names of keys that an export remembers from what it has told already."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = ("position", "at", "type", "actor", "actor_name", "about", "sentence", "request_id", "data")
 
@@ -34,9 +42,14 @@ COLUMNS = ("position", "at", "type", "actor", "actor_name", "about", "sentence",
 def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     """The addresses of the audit trail."""
 
-    async def told(visitor: Visitor, found: EventPage) -> list[Entry]:
-        names = await showing.names(visitor, _ids(found))
-        return [entry(event, names) for event in found.events]
+    async def told(
+        visitor: Visitor, events: Sequence[KeyEvent], before: Mapping[str, str] | None = None
+    ) -> list[Entry]:
+        """In words. Keys are called as these events call them, or those `before`; who else is asked for."""
+        said = {**(before or {}), **names_in(events)}
+        names = await showing.names(visitor, [id_ for id_ in _ids(events) if id_ not in said])
+        known = Names(names.people, {**said, **names.keys})
+        return [entry(event, known) for event in events]
 
     @get(HOME, include_in_schema=False)
     async def shown(request: Http) -> Response[str]:
@@ -44,26 +57,51 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         reading = showing.backend.events(visitor, cursor=cursor, limit=PAGE)
         if is_part(request):
             found = await reading
-            return page(request, "entries.html", entries=await told(visitor, found), older_href=_older(found))
+            entries = await told(visitor, found.events)
+            return page(request, "entries.html", entries=entries, older_href=_older(found), fresh=False)
         frame, found = await asyncio.gather(showing.frame(visitor, "activity"), reading)
         return page(
             request,
             "activity.html",
             frame=frame,
-            entries=await told(visitor, found),
+            entries=await told(visitor, found.events),
             older_href=_older(found),
+            fresh=False,
+            newer_href=_newer(HOME, found.events),
+            untouched=not found.next_cursor and not any(_of_key(event) for event in found.events),
             example=create_by_call(showing.places.keys_url, visitor.workspace_id or ""),
         )
 
-    @get(f"{HOME}/newer", include_in_schema=False)
-    async def newer(request: Http) -> Response[str]:
+    async def told_newer(request: Http, home: str, key_id: str | None) -> Response[Any]:
+        """The entries after a position, above those that are shown; nothing while there are none."""
         visitor, after = visitor_of(request), number(request.query_params.get("after", "")) or 0
         try:
-            found = await showing.backend.events(visitor, limit=PAGE)
-        except Refusal:
-            return Response("", status_code=204)
-        count = sum(event.position > after for event in found.events)
-        return page(request, "newer.html", count=count, many=count == PAGE)
+            found = await showing.backend.events(visitor, key_id, limit=PAGE)
+        except Refusal as refusal:
+            if refusal.code != "unavailable":
+                raise
+            return Response(None, status_code=204)
+        events = [event for event in found.events if event.position > after]
+        if not events:
+            return Response(None, status_code=204)
+        # more than a page of them is not put in: what is between them and the others would be missing
+        entries = [] if len(events) == PAGE else await told(visitor, events)
+        return page(
+            request,
+            "newer.html",
+            entries=entries,
+            newer_href=None if not entries else _newer(home, events),
+            key=None if key_id is None else {"href": f"/settings/api-keys/{key_id}"},
+        )
+
+    @get(f"{HOME}/newer", include_in_schema=False)
+    async def newer(request: Http) -> Response[Any]:
+        return await told_newer(request, HOME, None)
+
+    @get(f"{KEY_HISTORY}/newer", include_in_schema=False)
+    async def newer_of_key(request: Http, key: str) -> Response[Any]:
+        key_id = key_id_of(key)
+        return await told_newer(request, f"/settings/api-keys/{key_id}/history", key_id)
 
     async def exported(
         request: Http, name: str, media_type: str, write: Callable[[KeyEvent, Entry], str], head: str
@@ -74,12 +112,15 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
 
         async def lines() -> AsyncGenerator[str]:
             yield head
-            found = first
+            found, named = first, dict[str, str]()
             while True:
-                for event, words in zip(found.events, await told(visitor, found), strict=True):
+                for event, words in zip(found.events, await told(visitor, found.events, named), strict=True):
                     yield write(event, words)
                 if found.next_cursor is None:
                     return
+                named.update(names_in(found.events))
+                for id_ in list(named)[:-MAX_NAMED]:
+                    del named[id_]
                 found = await showing.backend.events(
                     visitor, newest=False, cursor=found.next_cursor, limit=EXPORTED
                 )
@@ -93,14 +134,23 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
 
     @get(f"{HOME}/export.csv", include_in_schema=False)
     async def comma_separated(request: Http) -> Stream:
-        return await exported(request, "activity.csv", "text/csv; charset=utf-8", _csv, _line(COLUMNS))
+        return await exported(request, "activity.csv", "text/csv", _csv, _line(COLUMNS))
 
-    return [shown, newer, json_lines, comma_separated]
+    return [shown, newer, newer_of_key, json_lines, comma_separated]
 
 
-def _ids(found: EventPage) -> list[str]:
+def _of_key(event: KeyEvent) -> bool:
+    return (event.stream or "").startswith("key_")
+
+
+def _newer(home: str, events: Sequence[KeyEvent]) -> str:
+    """Where what comes after these, newest first, is told."""
+    return f"{home}/newer?after={events[0].position if events else 0}"
+
+
+def _ids(events: Sequence[KeyEvent]) -> list[str]:
     ids: list[str] = []
-    for event in found.events:
+    for event in events:
         ids += [event.actor, event.stream or "", str(event.data.get("user", ""))]
     return ids
 

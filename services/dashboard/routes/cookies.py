@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from litestar import Response
 from litestar.datastructures import Cookie
@@ -14,6 +14,8 @@ from services.dashboard.handlers.sessions import Tokens
 JWT = "__Host-keyledger"
 REFRESH = "__Host-keyledger-refresh"
 ATTEMPT = "__Host-keyledger-sign-in"
+SIGNED_OUT = "__Host-keyledger-signed-out"
+"""Somebody signed out here: the next one is asked by the provider who they are."""
 _LONGEST = 4096
 T = TypeVar("T")
 
@@ -55,4 +57,5 @@ def no_session() -> list[Cookie]:
 
 def _cookie(name: str, value: str, seconds: int) -> Cookie:
     # Lax and not Strict: who comes back from the provider, or follows a link, is known at once
-    return Cookie(name, "/", value, seconds, secure=True, httponly=True, samesite="lax")
+    lax: Any = "Lax"  # as RFC 6265bis writes it; the framework's own word is in lower case
+    return Cookie(name, "/", value, seconds, secure=True, httponly=True, samesite=lax)

@@ -1,7 +1,8 @@
 """Who may come in: every address asks for a visitor, but for those that say they are open.
 
 A handler's `opt` says otherwise: `open` asks for nobody; `workspace: "optional"` takes a visitor who has
-chosen none; `changes` means that its GET changes something, so that HEAD is no way to ask for it.
+chosen none; `changes` means that its GET changes something, so that neither HEAD nor a browser that fetches
+pages beforehand is a way to ask for it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from litestar import Request, Response
+from litestar.exceptions import MethodNotAllowedException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from keyledger.errors import Refusal
+from keyledger.errors import Refusal, invalid_request, not_found
 from services.dashboard.domain.crossing import SAFE_METHODS, is_own_write
 from services.dashboard.domain.sign_in import safe_next
 from services.dashboard.domain.visitor import Visitor
@@ -24,6 +26,8 @@ from services.dashboard.routes.showing import Http, is_part
 
 SIGN_IN = "/sign-in"
 WORKSPACES = "/workspaces"
+OUT = "out"
+"""The query parameter by which the choice of workspaces says why one came to it."""
 
 
 def visitor(request: Request[Any, Any, Any]) -> Visitor:
@@ -54,7 +58,9 @@ class Guard:
     async def _refused(self, request: Http, handler: BaseRouteHandler) -> Response[Any] | None:
         state = request.scope["state"]
         if state.get("head") and handler.opt.get("changes"):
-            raise Refusal("method_not_allowed", "This address does not take HEAD.")
+            raise MethodNotAllowedException(headers={"allow": "GET"})
+        if handler.opt.get("changes") and _is_beforehand(request):
+            raise invalid_request("What this address does is asked for by a person, not beforehand.")
         if request.method not in SAFE_METHODS and not is_own_write(request.headers, self._origin):
             raise Refusal("cross_site", "Writes come from the dashboard's own pages.")
         if handler.opt.get("open") or request.method == "OPTIONS":
@@ -64,8 +70,13 @@ class Guard:
         known = None if token is None else await keeper.visitor(token)
         if known is None:
             return _unknown(request)
-        if known.workspace_id is None and handler.opt.get("workspace") != "optional":
-            return led(request, WORKSPACES)
+        if handler.opt.get("workspace") != "optional":
+            if known.workspace_id is None:
+                return led(request, WORKSPACES)
+            placed = await keeper.placed(known, known.workspace_id)
+            if placed is None:
+                return _gone(request)
+            known = placed
         state["visitor"] = known
         return None
 
@@ -75,6 +86,13 @@ def led(request: Http, path: str) -> Response[Any]:
     if is_part(request):
         return Response(b"", status_code=200, headers={"HX-Redirect": path})
     return Response(b"", status_code=303, headers={"location": path})
+
+
+def _gone(request: Http) -> Response[Any]:
+    """Whoever is out of their workspace chooses another; what is no page is not there for them."""
+    if is_part(request) or is_page(request):
+        return led(request, f"{WORKSPACES}?{OUT}=1")
+    raise not_found()
 
 
 def _unknown(request: Http) -> Response[Any]:
@@ -97,6 +115,11 @@ def _unknown(request: Http) -> Response[Any]:
         "request_id": str(request.scope["state"].get("request_id", "")),
     }
     return Response(body, status_code=401, headers=headers, media_type="application/json")
+
+
+def _is_beforehand(request: Http) -> bool:
+    """Whether a browser asks before anybody has, to be quick if somebody will."""
+    return any("prefetch" in request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz"))
 
 
 def is_page(request: Http) -> bool:

@@ -21,11 +21,13 @@ def handlers() -> list[HTTPRouteHandler]:
     @get("/invitations/{token:str}", opt=_OPTIONAL, include_in_schema=False)
     async def opened(request: Http, token: str) -> Response[str]:
         accounts: AccountsOf = request.app.state["accounts"]
-        found = await accounts.opened(token)
+        found = await accounts.opened(visitor(request), token)
         return page(
             request,
             "invitation.html",
             workspace=found.workspace,
+            workspace_id=found.invitation.workspace_id,
+            has=found.has,
             inviter=found.inviter,
             role=found.invitation.role,
             accept=f"/invitations/{token}/accept",

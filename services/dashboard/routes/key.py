@@ -13,14 +13,15 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
 
 from keyledger.client.records import EventPage, Key
-from keyledger.errors import Refusal, not_found
+from keyledger.errors import Refusal, conflict, not_found
+from keyledger.server.problems import status_of
 from services.dashboard.backend import AsOf
 from services.dashboard.domain.visitor import Visitor
 from services.dashboard.pages import words
-from services.dashboard.pages.forms import Form
+from services.dashboard.pages.forms import Form, when
 from services.dashboard.pages.history import Entry, entry
 from services.dashboard.pages.keys import differences, view
-from services.dashboard.pages.moments import Moment, maybe, moment
+from services.dashboard.pages.moments import Moment, iso, maybe, moment
 from services.dashboard.routes.guard import visitor as visitor_of
 from services.dashboard.routes.rendering import page
 from services.dashboard.routes.showing import Http, Showing, as_of_of, key_id_of, new_once
@@ -68,7 +69,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             if refusal.code != "not_found":
                 raise
             # the key itself was asked for beside this and is there
-            raise Refusal("conflict", "The key did not exist yet at that moment.") from None
+            raise conflict("The key did not exist yet at that time.") from None
 
     async def events(visitor: Visitor, key_id: str) -> EventPage | None:
         try:
@@ -89,8 +90,20 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         names = await showing.names(visitor, _ids(found))
         return [entry(event, names) for event in found.events]
 
+    async def travelled(
+        request: Http, visitor: Visitor, key_id: str
+    ) -> tuple[AsOf | None, Key | None, Form, int]:
+        """Where to, the key as it was there, the form to go by and the status; no way there is said in it."""
+        try:
+            as_of = as_of_of(request)
+            return as_of, await past(visitor, key_id, as_of), Form({}), 200
+        except Refusal as refusal:
+            if refusal.code not in ("conflict", "invalid_request"):
+                raise
+            return None, None, Form({}, errors={"as_of": refusal.message}), status_of(refusal)
+
     async def shown(request: Http, key: str, opened: str = "") -> Response[str]:
-        visitor, key_id, as_of = visitor_of(request), key_id_of(key), as_of_of(request)
+        visitor, key_id = visitor_of(request), key_id_of(key)
         frame, now, found, used = await asyncio.gather(
             showing.frame(visitor, "keys"),
             showing.backend.key(visitor, key_id),
@@ -98,7 +111,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             last_use(visitor, key_id),
         )
         showing.remember(visitor, [(now.id, now.name)])
-        then = await past(visitor, key_id, as_of)
+        as_of, then, travel, status = await travelled(request, visitor, key_id)
         names = await showing.names(visitor, [now.created_by])
         present = view(now, names)
         key_view = present if then is None else view(then, names)
@@ -106,9 +119,12 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         return page(
             request,
             "key.html",
+            status=status,
             frame=frame,
             key=key_view,
             then=None if as_of is None else _then(as_of),
+            travel=travel,
+            asked=_asked(request),
             differences=changed,
             changed={each.label: each.now for each in changed},
             history=await told(visitor, found),
@@ -162,6 +178,12 @@ def _older(key_id: str, found: EventPage | None) -> str | None:
     if found is None or found.next_cursor is None:
         return None
     return f"{HOME}/{key_id}/history?cursor={quote(found.next_cursor)}"
+
+
+def _asked(request: Http) -> str:
+    """The moment that was asked for, as the form has it again; an entry of the log is none."""
+    asked = when(request.query_params.get("as_of", ""))
+    return "" if asked is None else iso(asked)
 
 
 def _then(as_of: AsOf) -> Then:

@@ -11,7 +11,7 @@ from keyledger.client.records import Key, RotatedKey
 from keyledger.errors import Refusal
 from keyledger.events import Retire
 from services.dashboard.domain.visitor import Visitor
-from services.dashboard.pages import forms, words
+from services.dashboard.pages import fields, forms, words
 from services.dashboard.pages.actors import Names
 from services.dashboard.pages.forms import Form, FormRefused, number
 from services.dashboard.pages.keys import KeyView, receipt, view
@@ -24,7 +24,6 @@ from services.dashboard.routes.showing import Http, Showing, form_of, key_id_of,
 
 RECEIPT_SECONDS = 8.0
 """How long a person waits for the verifiers to confirm; who has not by then is shown as pending."""
-NO_STORE = {"cache-control": "no-store"}
 
 
 def handlers(showing: Showing) -> list[HTTPRouteHandler]:
@@ -97,9 +96,10 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         form = await form_of(request)
         overlap = number(form.get("overlap", "0"))
         retire: Retire = "on_first_use" if form.get("retire") and overlap else "at_overlap"
+        why = fields.overlap(overlap)
         try:
-            if overlap is None:
-                raise FormRefused({"overlap": "Choose when the old secret ends."})
+            if overlap is None or why:
+                raise FormRefused({"overlap": why or ""})
             done = await showing.backend.rotate_key(
                 visitor, shown.id, overlap_seconds=overlap, retire=retire, once=once_of(form)
             )
@@ -110,7 +110,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         return page(
             request,
             "rotated.html",
-            headers=NO_STORE,
+            secret=True,
             key=shown,
             token=done.key.reveal(),
             until=maybe(done.previous_valid_until) if overlap else None,
@@ -123,14 +123,18 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         visitor, _, shown = await the_key(request, key)
         form = await form_of(request)
         reason = form.get("reason")
+        wrong: dict[str, str] = {}
+        if reason not in REASONS:
+            wrong["reason"] = "Choose a reason."
         if _words(form.get("confirm")) != _words(shown.name):
-            wrong = {"confirm": "That is not the key’s name, so nothing was revoked."}
+            wrong["confirm"] = "That is not the key’s name, so nothing was revoked."
+        if wrong:
             return _revoking(request, shown, form.refused(wrong))
         try:
             done = await showing.backend.revoke_key(
                 visitor,
                 shown.id,
-                reason=reason if reason in REASONS else None,
+                reason=reason,
                 note=form.get("note").strip() or None,
                 wait=RECEIPT_SECONDS,
                 once=once_of(form),

@@ -137,7 +137,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         return page(
             request,
             "key_created.html",
-            headers={"cache-control": "no-store"},
+            secret=True,
             key=view(made, names),
             token=token,
             example=verify(showing.places.verifier_url, token),

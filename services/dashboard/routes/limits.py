@@ -15,6 +15,7 @@ from services.dashboard.pages.actors import Names
 from services.dashboard.pages.gauge import Gauge, gauge
 from services.dashboard.pages.keys import view
 from services.dashboard.pages.moments import per_window
+from services.dashboard.pages.snippets import ask_the_gateway
 from services.dashboard.routes.guard import visitor as visitor_of
 from services.dashboard.routes.rendering import page
 from services.dashboard.routes.showing import Http, Showing, key_id_of
@@ -62,6 +63,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             configured=per_window(workspace.rate_limit.limit, workspace.rate_limit.window_seconds),
             limited=[view(each, Names({}, {})) for each in newest.keys if each.rate_limit is not None],
             looked_at=LOOKED_AT,
+            example=ask_the_gateway(showing.places.verifier_url),
         )
 
     @get(f"{HOME}/gauge", include_in_schema=False)

@@ -20,7 +20,7 @@ from services.dashboard.pages.members import InvitationView, invitation, members
 from services.dashboard.pages.moments import at_micros, moment
 from services.dashboard.ports import Invitation
 from services.dashboard.routes.guard import visitor as visitor_of
-from services.dashboard.routes.refusing import UNPROCESSED, sent_back
+from services.dashboard.routes.refusing import CHANGED, UNPROCESSED, sent_back
 from services.dashboard.routes.rendering import page
 from services.dashboard.routes.showing import Http, Showing, form_of
 
@@ -32,7 +32,15 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     """The addresses of members and invitations."""
 
     async def invitations(visitor: Visitor) -> Sequence[Invitation]:
-        return await showing.accounts.invitations(visitor) if words.may_manage(visitor.role) else ()
+        if not words.may_manage(visitor.role):
+            return ()
+        try:
+            return await showing.accounts.invitations(visitor)
+        except Refusal as refusal:
+            # the role was taken away while the page was made; who is a member it may tell all the same
+            if refusal.code != "insufficient_permissions":
+                raise
+            return ()
 
     async def listed(visitor: Visitor, found: MemberPage) -> dict[str, Any]:
         open_ones = await invitations(visitor)
@@ -101,7 +109,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         return page(
             request,
             "invited.html",
-            headers={"cache-control": "no-store"},
+            secret=True,
             link=link.reveal(),
             role=words.role_title(made.role).lower(),
             ends=moment(at_micros(made.expires_at)),
@@ -132,4 +140,4 @@ def _told(refusal: Refusal) -> str:
     """The refusal in words; what is not there any more stays a 404."""
     if refusal.code == "not_found":
         raise refusal
-    return refusal.message
+    return CHANGED if refusal.code == "precondition_failed" else refusal.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from litestar import Response
@@ -30,21 +31,24 @@ _MESSAGES: Mapping[int, str] = {
     403: "Ask an admin of the workspace if you need it.",
     500: "It has been noted. Try again in a moment.",
 }
+CHANGED = "Somebody has changed it since you opened this. Reload the page to see what it is now."
 _OF_CODES: Mapping[str, tuple[str, str]] = {
+    "precondition_failed": ("It is not as you saw it any more.", CHANGED),
     "cross_site": (
         "That did not come from a page of this dashboard",
         "Nothing has changed. Open the dashboard at its own address, and try again there.",
-    )
+    ),
 }
 """What says more than the status does, and has nothing to do with what somebody may do."""
 UNAVAILABLE = "Not available just now"
 UNPROCESSED = 422
 SIGNED_OUT = 401
-_SIGN_IN = "/sign-in"
+_SIGN_IN = "/sign-in?over=1"
+"""It leads on whoever seems to be signed in, but for those whom a service has refused."""
 _log = structlog.get_logger("keyledger.http")
 
 
-def refused(request: Http, refusal: Refusal) -> Response[str]:
+def refused(request: Http, refusal: Refusal, more: Mapping[str, str] = {}) -> Response[str]:
     """The refusal as a page or as a note; its status is the contract's."""
     status = status_of(refusal)
     if status == SIGNED_OUT:
@@ -55,12 +59,12 @@ def refused(request: Http, refusal: Refusal) -> Response[str]:
         _MESSAGES.get(status, refusal.message),
     )
     title, message = _OF_CODES.get(refusal.code, by_status)
-    said = {
+    said: dict[str, Any] = {
         "title": title,
         "message": message,
         "request_id": str(request.scope.get("state", {}).get("request_id", "")),
     }
-    headers = {"cache-control": "no-store"}
+    headers = {"cache-control": "no-store", **more}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(refusal.retry_after)
     if is_part(request):
@@ -80,8 +84,7 @@ def sent_back(refusal: Refusal, form: Form, inputs: tuple[str, ...]) -> Form:
     if status_of(refusal) in (SIGNED_OUT, 404):
         raise refusal
     if refusal.code == "precondition_failed":
-        changed = "Somebody has changed it since you opened this. Reload the page to see what it is now."
-        return form.refused({"": changed})
+        return form.refused({"": CHANGED})
     return form.refused(errors_of(refusal, inputs))
 
 
@@ -89,7 +92,9 @@ def _framework(request: Http, error: HTTPException) -> Response[str]:
     if error.status_code == 404:
         return refused(request, not_found())
     if error.status_code == 405:
-        return refused(request, Refusal("method_not_allowed", "This address does not take that."))
+        allowed = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+        refusal = Refusal("method_not_allowed", "This address shows nothing, or takes no such change.")
+        return refused(request, refusal, allowed)
     if error.status_code >= 500:
         return _defect(request, error)
     return refused(request, Refusal("invalid_request", "The request cannot be understood."))

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from keyledger.errors import invalid_request
 from keyledger.server.bodies import is_json
-from keyledger.token import is_id
+from keyledger.token import Secret, is_id
 from services.dashboard.handlers.sessions import SessionKeeper
 from services.dashboard.routes import cookies
 from services.dashboard.routes.guard import SIGN_IN, Http, visitor
@@ -19,6 +19,8 @@ from services.dashboard.routes.guard import SIGN_IN, Http, visitor
 HOME = "/settings/api-keys"
 _OPTIONAL = {"workspace": "optional"}
 MAX_FIELDS = 10
+SIGNED_OUT_SECONDS = 30 * 24 * 3600
+"""For how long a browser remembers that somebody signed out."""
 
 
 def handlers() -> list[HTTPRouteHandler]:
@@ -51,7 +53,8 @@ def handlers() -> list[HTTPRouteHandler]:
         known = None if token is None else await keeper.visitor(token)
         if known is not None:
             await keeper.end(known.session_id)
-        return cookies.on(_done(SIGN_IN), cookies.no_session())
+        said = cookies.keep(cookies.SIGNED_OUT, Secret("1"), SIGNED_OUT_SECONDS)
+        return cookies.on(_done(SIGN_IN), [*cookies.no_session(), said])
 
     return [refresh, switch, sign_out]
 

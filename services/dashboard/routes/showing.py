@@ -31,6 +31,8 @@ MAX_LOOKED_UP = 40
 """Keys whose names are asked for at a time; more than that are told by their ids."""
 MAX_NAMES = 10_000
 NAME_SECONDS = 30.0
+NAME_WAIT = 1.0
+"""Seconds that a page waits for a name: the id says the same to who cannot be told."""
 _ONCE = re.compile(r"[\x21-\x7e]{16,255}")
 _POSITION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -116,8 +118,9 @@ class Showing:
 
     async def _name(self, visitor: Visitor, key_id: str) -> tuple[str, str | None]:
         try:
-            return key_id, (await self.backend.key(visitor, key_id)).name
-        except Refusal:
+            async with asyncio.timeout(NAME_WAIT):
+                return key_id, (await self.backend.key(visitor, key_id)).name
+        except (Refusal, TimeoutError):
             # a page is not lost because a name is: another workspace's key, or no answer
             return key_id, None
 

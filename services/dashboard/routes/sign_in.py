@@ -26,11 +26,12 @@ _CHANGES = {"open": True, "changes": True}
 _MESSAGES = {
     "cancelled": "You did not let the provider tell who you are. Nothing has changed.",
     "mail_unverified": "The provider has not verified your mail address. Do that there, then sign in again.",
+    "mail_unknown": "The provider does not say whether your mail address is verified. That is needed here.",
     "hosted_domain": "This dashboard is for accounts of one organisation, and yours is not of it.",
     "late": "That took more than ten minutes. Please start again.",
     "other_browser": "This sign-in was started in another browser, or long ago. Please start again.",
-    "link": "This link is over or not whole. Ask for a new one with `keyledger login`.",
-    "link_used": "This link was used before. Ask for a new one with `keyledger login`.",
+    "link": "This link is over or not whole. Ask for a new one with `.venv/bin/keyledger login`.",
+    "link_used": "This link was used before. Ask for a new one with `.venv/bin/keyledger login`.",
 }
 _OTHER = "Please start again."
 _log = structlog.get_logger("keyledger.dashboard")
@@ -40,19 +41,31 @@ def handlers() -> list[HTTPRouteHandler]:
     """The addresses of signing in; which way there is, the application's state says."""
 
     @get("/sign-in", opt=_OPEN, include_in_schema=False)
-    async def sign_in_page(request: Http) -> Response[str]:
+    async def sign_in_page(request: Http) -> Response[Any]:
         wanted = safe_next(request.query_params.get("next"))
+        token, keeper = cookies.read(request.cookies, cookies.JWT), request.app.state["keeper"]
+        over = "over" in request.query_params
+        if not over and token is not None and await keeper.visitor(token) is not None:
+            return _to(wanted)
         origin, provider = request.app.state["public_url"], request.app.state["provider_name"]
         # the cookies of the way back belong to this very origin
         start = f"{origin}/sign-in/google" + (f"?next={quote(wanted, safe='/')}" if wanted != "/" else "")
-        return page(request, "sign_in.html", start=start if provider else None, provider=provider)
+        return page(
+            request,
+            "sign_in.html",
+            start=start if provider else None,
+            provider=provider,
+            invited=wanted.startswith("/invitations/"),
+            over=over,
+        )
 
     @get("/sign-in/google", opt=_CHANGES, include_in_schema=False)
     async def start(request: Http) -> Response[Any]:
         way: SignIn | None = request.app.state["sign_in"]
         if way is None:
             return _to("/sign-in")
-        begun = await way.begin(safe_next(request.query_params.get("next")))
+        again = cookies.read(request.cookies, cookies.SIGNED_OUT) is not None
+        begun = await way.begin(safe_next(request.query_params.get("next")), choose=again)
         return _to(begun.url, cookies.keep(cookies.ATTEMPT, begun.kept, ATTEMPT_SECONDS), status=302)
 
     @get("/sign-in/callback", opt=_CHANGES, include_in_schema=False)
@@ -74,7 +87,7 @@ def handlers() -> list[HTTPRouteHandler]:
     async def link(request: Http) -> Response[Any]:
         way: LinkSignIn | None = request.app.state["link_sign_in"]
         peer = request.client
-        if way is None or peer is None or not is_loopback(peer.host):
+        if way is None or peer is None or not is_loopback(peer.host) or _is_passed_on(request):
             return _to("/sign-in")
         try:
             tokens = await way.finish(
@@ -98,8 +111,14 @@ def _answer(request: Http) -> dict[str, str]:
     return {name: value for name, value in pairs if names.count(name) == 1}
 
 
+def _is_passed_on(request: Http) -> bool:
+    """Whether a proxy on this machine asks for somebody who may be anywhere."""
+    return any(name in request.headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+
+
 def _in(tokens: Tokens, wanted: str) -> Response[Any]:
-    return _to(wanted, *cookies.session(tokens), cookies.drop(cookies.ATTEMPT))
+    over = [cookies.drop(name) for name in (cookies.ATTEMPT, cookies.SIGNED_OUT)]
+    return _to(wanted, *cookies.session(tokens), *over)
 
 
 def _to(url: str, *kept: Cookie, status: int = 303) -> Response[Any]:
@@ -111,4 +130,8 @@ def _refused(request: Http, refused: SignInRefused) -> Response[Any]:
     _log.warning("sign_in_refused", reason=refused.reason)
     message = _MESSAGES.get(refused.reason, _OTHER)
     answer = page(request, "sign_in_refused.html", status=403, message=message)
-    return cookies.on(answer, [cookies.drop(cookies.ATTEMPT)])
+    over = [cookies.ATTEMPT]
+    if refused.reason == "provider_refused":
+        # perhaps it would not be made to ask who it is; the next attempt does without
+        over.append(cookies.SIGNED_OUT)
+    return cookies.on(answer, map(cookies.drop, over))

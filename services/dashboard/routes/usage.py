@@ -1,11 +1,11 @@
-"""Usage of the workspace and of a key: the page, the chart's series, CSV, and the busiest keys."""
+"""Usage of the workspace and of a key: the page, what it says by now, CSV, and the busiest keys."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
 import io
-from datetime import timedelta
+from typing import Any
 
 import msgspec
 from litestar import Response, get
@@ -22,12 +22,10 @@ from services.dashboard.pages.moments import iso, moment
 from services.dashboard.pages.snippets import ask_the_gateway
 from services.dashboard.routes.guard import visitor as visitor_of
 from services.dashboard.routes.rendering import page
-from services.dashboard.routes.showing import Frame, Http, Showing, key_id_of
+from services.dashboard.routes.showing import Http, Showing, key_id_of
 
 HOME = "/settings/usage"
 KEY_HOME = "/settings/api-keys/{key:str}/usage"
-TOP_LENGTH = timedelta(days=7)
-"""Uses by key are counted over at most this: a key is a line of its own in each bucket."""
 
 
 def handlers(showing: Showing) -> list[HTTPRouteHandler]:
@@ -43,42 +41,54 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             group_by=groups or ("outcome",),
         )
 
-    async def named_frame(visitor: Visitor, key_id: str | None) -> Frame:
-        return await showing.frame(visitor, "usage" if key_id is None else "keys")
+    def told(home: str, period: usage.Period, series: UsageSeries) -> dict[str, Any]:
+        """Everything that moves: all of one reading, so that no part says anything else than another."""
+        now = showing.now()
+        chart = usage.chart(series.series, period, now=now)
+        whole, totals = usage.totals(series.series)
+        return {
+            "home": home,
+            "period": period,
+            "from_": moment(period.start),
+            "to": moment(period.end),
+            "whole": whole,
+            "totals": totals,
+            "table": usage.table(chart),
+            "max_rows": usage.MAX_ROWS,
+            "chart": msgspec.json.encode(chart).decode(),
+            "running": chart.running,
+            "moving": period.end > now,
+            "example": ask_the_gateway(showing.places.verifier_url),
+        }
 
     async def shown_page(request: Http, key_id: str | None) -> Response[str]:
         visitor, period = visitor_of(request), _period(request, showing)
         key = None
-        frame, series = await asyncio.gather(named_frame(visitor, key_id), read(visitor, key_id, period))
+        frame, series = await asyncio.gather(
+            showing.frame(visitor, "usage" if key_id is None else "keys"), read(visitor, key_id, period)
+        )
         if key_id is not None:
             key = view(await showing.backend.key(visitor, key_id), Names({}, {}))
-        chart = usage.chart(series.series, period)
-        whole, totals = usage.totals(series.series)
-        home = HOME if key is None else f"{key.href}/usage"
         return page(
             request,
             "usage.html",
             frame=frame,
             key=key,
-            home=home,
-            period=period,
-            from_=moment(period.start),
-            to=moment(period.end),
             ranges=usage.RANGES,
-            granularities=usage.granularities(),
+            titles=usage.TITLES,
             query_by={each: _by(period, each) for each in period.allowed},
-            whole=whole,
-            totals=totals,
-            table=usage.table(chart),
-            max_rows=usage.MAX_ROWS,
-            example=ask_the_gateway(showing.places.verifier_url),
+            **told(_home(key_id), period, series),
         )
 
-    async def shown_series(request: Http, key_id: str | None) -> Response[bytes]:
+    async def shown_now(request: Http, key_id: str | None) -> Response[Any]:
+        """What has moved since, for a page that shows counts, or for one that had nothing to show."""
         visitor, period = visitor_of(request), _period(request, showing)
         series = await read(visitor, key_id, period)
-        body = msgspec.json.encode(usage.chart(series.series, period))
-        return Response(body, media_type="application/json")
+        nothing = request.query_params.get("shown") == "nothing"
+        if nothing and not series.series:
+            return Response(None, status_code=204)
+        found = told(_home(key_id), period, series)
+        return page(request, "usage_now.html", key=key_id, begins=nothing, **found)
 
     async def shown_csv(request: Http, key_id: str | None) -> Response[str]:
         visitor, period = visitor_of(request), _period(request, showing)
@@ -86,7 +96,7 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         name = f"usage-{period.start:%Y%m%d}-{period.end:%Y%m%d}.csv"
         return Response(
             _csv(series),
-            media_type="text/csv; charset=utf-8",
+            media_type="text/csv",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
 
@@ -94,9 +104,9 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     async def workspace_page(request: Http) -> Response[str]:
         return await shown_page(request, None)
 
-    @get(f"{HOME}.json", include_in_schema=False)
-    async def workspace_series(request: Http) -> Response[bytes]:
-        return await shown_series(request, None)
+    @get(f"{HOME}/now", include_in_schema=False)
+    async def workspace_now(request: Http) -> Response[Any]:
+        return await shown_now(request, None)
 
     @get(f"{HOME}.csv", include_in_schema=False)
     async def workspace_csv(request: Http) -> Response[str]:
@@ -106,9 +116,9 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     async def key_page(request: Http, key: str) -> Response[str]:
         return await shown_page(request, key_id_of(key))
 
-    @get(f"{KEY_HOME}.json", include_in_schema=False)
-    async def key_series(request: Http, key: str) -> Response[bytes]:
-        return await shown_series(request, key_id_of(key))
+    @get(f"{KEY_HOME}/now", include_in_schema=False)
+    async def key_now(request: Http, key: str) -> Response[Any]:
+        return await shown_now(request, key_id_of(key))
 
     @get(f"{KEY_HOME}.csv", include_in_schema=False)
     async def key_csv(request: Http, key: str) -> Response[str]:
@@ -117,14 +127,12 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     @get(f"{HOME}/top", include_in_schema=False)
     async def busiest(request: Http) -> Response[str]:
         visitor, period = visitor_of(request), _period(request, showing)
-        start = max(period.start, period.end - TOP_LENGTH)
-        whole_hours = period.end - start <= timedelta(hours=2)
         try:
             series = await showing.backend.usage(
                 visitor,
-                start=start,
+                start=period.start,
                 end=period.end,
-                granularity="hour" if whole_hours else "day",
+                granularity="total",
                 group_by=("key", "outcome"),
             )
         except Refusal:
@@ -136,11 +144,10 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             "top_keys.html",
             top=[(each, names.keys.get(each.key_id) or names.key(each.key_id)) for each in top],
             query=period.query,
-            shortened=start > period.start,
         )
 
     return [
-        workspace_page, workspace_series, workspace_csv, key_page, key_series, key_csv, busiest,
+        workspace_page, workspace_now, workspace_csv, key_page, key_now, key_csv, busiest,
     ]  # fmt: skip
 
 
@@ -153,6 +160,10 @@ def _period(request: Http, showing: Showing) -> usage.Period:
         granularity=query.get("granularity", ""),
         now=showing.now(),
     )
+
+
+def _home(key_id: str | None) -> str:
+    return HOME if key_id is None else f"/settings/api-keys/{key_id}/usage"
 
 
 def _by(period: usage.Period, granularity: str) -> str:

@@ -13,13 +13,15 @@ from services.dashboard.pages import words
 from services.dashboard.pages.forms import Form
 from services.dashboard.pages.moments import grouped, moment, per_window
 from services.dashboard.pages.snippets import create_by_call
+from services.dashboard.routes.guard import OUT, WORKSPACES
 from services.dashboard.routes.guard import visitor as visitor_of
 from services.dashboard.routes.refusing import UNPROCESSED, sent_back
 from services.dashboard.routes.rendering import page
+from services.dashboard.routes.session import HOME as KEYS
 from services.dashboard.routes.showing import Http, Showing, form_of, new_once, once_of
 
 HOME = "/settings/workspace"
-WORKSPACES = "/workspaces"
+SETTINGS = "/settings"
 
 
 def handlers(showing: Showing) -> list[HTTPRouteHandler]:
@@ -30,6 +32,10 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
         return [
             {"id": each.id, "name": each.name, "role_title": words.role_title(each.role)} for each in found
         ]
+
+    @get(SETTINGS, include_in_schema=False)
+    async def settings() -> Response[str]:
+        return Response("", status_code=303, headers={"location": KEYS})
 
     @get(HOME, include_in_schema=False)
     async def shown(request: Http) -> Response[str]:
@@ -68,7 +74,8 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
     @get(WORKSPACES, opt={"workspace": "optional"}, include_in_schema=False)
     async def choose(request: Http) -> Response[str]:
         found = await choices(request)
-        return page(request, "workspaces.html", workspaces=found, form=Form({}), once_key=new_once())
+        out = OUT in request.query_params
+        return page(request, "workspaces.html", workspaces=found, form=Form({}), once_key=new_once(), out=out)
 
     @get(f"{WORKSPACES}/menu", opt={"workspace": "optional"}, include_in_schema=False)
     async def menu(request: Http) -> Response[str]:
@@ -86,4 +93,4 @@ def handlers(showing: Showing) -> list[HTTPRouteHandler]:
             return page(request, "found_form.html", status=UNPROCESSED, form=refused, once_key=new_once())
         return page(request, "founded.html", workspace=made)
 
-    return [shown, rename, choose, menu, create]
+    return [settings, shown, rename, choose, menu, create]

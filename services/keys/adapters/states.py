@@ -41,7 +41,10 @@ _KEYS = f"""
            AND ($4::text IS NULL OR s.body ->> 'external_id' = $4)
            AND ($5::text IS NULL OR {_STATUS} = $5)
            AND ($7::text IS NULL OR s.body ->> 'name' ILIKE $7 OR s.stream_id = $8
-                OR s.body ->> 'external_id' ILIKE $7)
+                OR s.body ->> 'external_id' ILIKE $7
+                OR ($10::text IS NOT NULL AND EXISTS (
+                    SELECT FROM jsonb_array_elements(s.body -> 'secrets') x
+                     WHERE right(x ->> 'hint', 5) = $10)))
          ORDER BY s.created_position DESC LIMIT $9) s ON true
 """  # noqa: S608
 _WORKSPACES = f"""
@@ -127,6 +130,7 @@ class PostgresStates:
             pattern,
             wanted.search,
             limit,
+            wanted.hint_ending,
         )
         return [stored(row) for row in rows if row["stream_id"]], head_of(rows[0])
 

@@ -104,10 +104,15 @@ def _context(recorded: Recorded) -> Context:
 
 def _matches(key: Key, wanted: KeyFilter, now: int) -> bool:
     search = (wanted.search or "").lower()
+    ending = wanted.hint_ending
     texts = (key.name.lower(), (key.external_id or "").lower())
     return (
         wanted.environment in (None, key.environment)
         and wanted.status in (None, key.status(now))
         and wanted.external_id in (None, key.external_id)
-        and (any(search in text for text in texts) or wanted.search == key.id)
+        and (
+            any(search in text for text in texts)
+            or wanted.search == key.id
+            or (ending is not None and any(secret.hint.endswith(ending) for secret in key.secrets))
+        )
     )

@@ -178,7 +178,7 @@ class ListQuery(Shape):
 
 
 class ListKeysQuery(ListQuery):
-    """`GET …/keys`. `search` looks in names, external ids and for a whole key id."""
+    """`GET …/keys`. `search` looks in names and external ids, and for a whole key id or a hint or its end."""
 
     environment: Environment | None = None
     status: Literal["active", "disabled", "revoked", "expired"] | None = None

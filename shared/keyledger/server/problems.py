@@ -6,6 +6,7 @@ same `error` when `Accept` asks for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,9 @@ TITLES: Mapping[int, str] = {
     505: "HTTP Version Not Supported",
 }
 CHALLENGE = 'ApiKey realm="keyledger", header="X-API-Key"'
+BEARER_CHALLENGE = 'Bearer realm="keyledger", error="invalid_token"'
+"""What a session's token that is not good is answered with (RFC 6750, section 3)."""
+_BEARER = re.compile(r"bearer\s", re.IGNORECASE)
 _log = structlog.get_logger("keyledger.http")
 
 
@@ -103,6 +107,9 @@ def describe(refusal: Refusal, *, request_id: str, accept: str) -> tuple[int, di
 def _respond(request: Request[Any, Any, Any], refusal: Refusal, extra: Mapping[str, str]) -> Response[bytes]:
     request_id = str(request.scope.get("state", {}).get("request_id", ""))
     status, headers, body = describe(refusal, request_id=request_id, accept=request.headers.get("accept", ""))
+    bearer = _BEARER.match(request.headers.get("authorization", "")) and "x-api-key" not in request.headers
+    if "www-authenticate" in headers and bearer:
+        headers["www-authenticate"] = BEARER_CHALLENGE
     media = headers.pop("content-type")
     return Response(body, status_code=status, headers={**headers, **extra}, media_type=media)
 

@@ -1,4 +1,5 @@
-// A strict OpenID provider for the tests: PKCE always, RS256, one confidential client, accounts as given.
+// A strict OpenID provider for the tests: PKCE always, RS256, one confidential client, accounts as given. Mail and
+// name are told by UserInfo alone, as OpenID Connect Core 5.4 has it and as is usual; Google puts them into the token.
 // All it is told comes in one JSON argument; it says "ready" once it listens.
 import { generateKeyPairSync, randomBytes } from "node:crypto";
 import Provider from "oidc-provider";
@@ -12,8 +13,7 @@ const provider = new Provider(issuer, {
   jwks: { keys: [{ ...signing, use: "sig", alg: "RS256", kid: "first" }] },
   cookies: { keys: [randomBytes(32).toString("base64url")] },
   claims: { openid: ["sub", "hd"], email: ["email", "email_verified"], profile: ["name"] },
-  // as Google does: mail and name are in the ID token itself
-  conformIdTokenClaims: false,
+  conformIdTokenClaims: true,
   pkce: { required: () => true },
   features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: false } },
   interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },

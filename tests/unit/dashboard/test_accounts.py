@@ -89,8 +89,10 @@ async def test_an_invitation_brings_in_once_in_the_inviters_name(world: World) -
     made, address = await world.accounts.invite(ada, "member", "for Grace")
     assert list(await world.accounts.invitations(ada)) == [made]
     assert token_of(address) not in repr((made, address))
-    opened = await world.accounts.opened(token_of(address))
+    opened = await world.accounts.opened(grace, token_of(address))
     assert (opened.workspace, opened.inviter, opened.invitation.role) == ("Workspace 1", "Ada", "member")
+    assert opened.has is None
+    assert (await world.accounts.opened(ada, token_of(address))).has == "admin"
     assert await world.accounts.accept(grace, token_of(address)) == WS
     assert world.memberships.members[WS][grace.user_id] == "member"
     assert await refused(world.accounts.accept(eve, token_of(address))) == "not_found"
@@ -103,7 +105,7 @@ async def test_it_dies_with_its_inviters_role(world: World) -> None:
     world.memberships.members[WS][ada.user_id] = "admin"
     assert await refused(world.accounts.accept(grace, token_of(address))) == "not_found"
     del world.memberships.members[WS][ada.user_id]
-    assert await refused(world.accounts.opened(token_of(address))) == "not_found"
+    assert await refused(world.accounts.opened(grace, token_of(address))) == "not_found"
 
 
 async def test_it_ends_after_a_week_and_when_it_is_withdrawn(world: World) -> None:

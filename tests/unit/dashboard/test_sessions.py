@@ -9,7 +9,7 @@ from keyledger.clock import SECOND
 from services.dashboard.domain import login_link
 from services.dashboard.domain.session import ABSOLUTE, IDLE
 from tests.support.clock import ManualClock
-from tests.support.dashboard import JWT, LOCAL, REFRESH, SECRET, Browser, Dashboard, in_memory
+from tests.support.dashboard import JWT, LOCAL, REFRESH, SECRET, SIGNED_OUT, Browser, Dashboard, in_memory
 from tests.support.memory_accounts import MemoryAccounts
 from tests.support.tokens import claims, header, unsigned, with_none
 
@@ -73,9 +73,9 @@ async def test_cookies_are_for_this_host_alone_and_no_script(
 ) -> None:
     browser = await signed_in(dashboard, clock)
     for name in (JWT, REFRESH):
-        attributes = {part.strip().lower() for part in browser.set[name].split(";")[1:]}
-        assert {"httponly", "secure", "path=/", "samesite=lax"} <= attributes
-        assert not any(part.startswith("domain") for part in attributes)
+        attributes = {part.strip() for part in browser.set[name].split(";")[1:]}
+        assert {"HttpOnly", "Secure", "Path=/", "SameSite=Lax"} <= attributes
+        assert not any(part.lower().startswith("domain") for part in attributes)
     told = claims(browser.cookies[JWT])
     assert (told["iss"], told["aud"], told["exp"] - told["iat"]) == (LOCAL, "keyledger", 600)
     assert told["role"] == "owner"
@@ -85,7 +85,7 @@ async def test_cookies_are_for_this_host_alone_and_no_script(
 async def test_head_uses_up_no_link_and_shows_nothing(dashboard: Dashboard, clock: ManualClock) -> None:
     path = link(clock)
     answer = await dashboard.browser().send("HEAD", path, {})
-    assert (answer.status_code, answer.content) == (405, b"")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET")
     assert (await dashboard.browser().get(path)).status_code == 303
     anybody = await dashboard.browser().send("HEAD", "/settings/api-keys", {"Accept": "text/html"})
     assert (anybody.status_code, anybody.headers["location"]) == (303, "/sign-in?next=/settings/api-keys")
@@ -198,7 +198,8 @@ async def test_signing_out_ends_it_here_and_at_the_key_service(
     copy = dashboard.browser()
     copy.cookies = dict(browser.cookies)
     answer = await browser.post("/sign-out")
-    assert (answer.status_code, answer.headers["hx-redirect"], browser.cookies) == (204, "/sign-in", {})
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (204, "/sign-in")
+    assert browser.cookies == {SIGNED_OUT: "1"}
     assert not await is_in(copy)
     assert dashboard.memberships.ended == [claims(copy.cookies[JWT])["sid"]]
     assert (await copy.post("/session/refresh")).status_code == 401
@@ -290,6 +291,17 @@ async def test_switching_asks_whether_one_is_a_member(dashboard: Dashboard, cloc
     assert (told["ws"], told["role"]) == (second, "viewer")
     assert browser.cookies[REFRESH] == before
     assert claims((await signed_in(dashboard, clock)).cookies[JWT])["ws"] == second
+
+
+async def test_a_renewal_keeps_the_role_of_now(
+    dashboard: Dashboard, clock: ManualClock, accounts: MemoryAccounts
+) -> None:
+    browser = await signed_in(dashboard, clock)
+    told = claims(browser.cookies[JWT])
+    dashboard.memberships.members[told["ws"]][told["sub"]] = "viewer"
+    await browser.post("/session/refresh")
+    assert claims(browser.cookies[JWT])["role"] == "viewer"
+    assert accounts.sessions[told["sid"]].role == "viewer"
 
 
 async def test_who_is_no_member_any_more_is_led_out_at_the_renewal(

@@ -1,8 +1,10 @@
 """What an ID token and the provider's answer must say, and where a sign-in may lead."""
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from msgspec.structs import replace
 
 from services.dashboard.domain.sign_in import (
     ATTEMPT,
@@ -12,9 +14,11 @@ from services.dashboard.domain.sign_in import (
     SignInRefused,
     authorization_url,
     challenge,
+    chooser,
     code_of,
     identity,
     safe_next,
+    with_user_info,
 )
 from services.dashboard.domain.units import SECOND
 
@@ -53,7 +57,8 @@ def test_a_good_token_names_a_user() -> None:
         ({"aud": ["us", "them"]}, "authorized_party"),
         ({"aud": ["us", "them"], "azp": "them"}, "authorized_party"),
         ({"azp": "them"}, "authorized_party"),
-        ({"exp": SECONDS - 60}, "expired"),
+        ({"exp": SECONDS}, "expired"),
+        ({"exp": SECONDS - 1}, "expired"),
         ({"exp": None}, "expired"),
         ({"exp": True}, "expired"),
         ({"iat": SECONDS + 61}, "issued_at"),
@@ -83,6 +88,69 @@ def test_google_spells_its_issuer_in_two_ways_and_a_user_is_the_same() -> None:
         token = TOKEN | {"iss": spelling, "hd": "example.org"}
         assert identity(token, GOOGLE, "nonce", NOW).issuer == "https://accounts.google.com"
     assert reason(TOKEN | {"iss": "accounts.google.com"}) == "issuer"
+
+
+def test_a_token_that_says_nothing_of_the_mail_is_not_called_unverified() -> None:
+    assert (
+        reason({name: value for name, value in TOKEN.items() if name != "email_verified"}) == "mail_unknown"
+    )
+
+
+def test_what_user_info_says_of_the_same_person_is_laid_beneath_the_token() -> None:
+    plain = {name: TOKEN[name] for name in ("iss", "aud", "sub", "iat", "exp", "nonce")}
+    told = {
+        "sub": "ada",
+        "email": "ada@example.org",
+        "email_verified": True,
+        "name": "Ada",
+        "iss": "x",
+        "aud": "x",
+    }
+    assert identity(with_user_info(plain, told), PROVIDER, "nonce", NOW) == identity(
+        TOKEN, PROVIDER, "nonce", NOW
+    )
+    own = with_user_info(
+        {**plain, "name": "Mine", "email": "old@example.org", "hd": "mine"}, {**told, "hd": "x"}
+    )
+    # which address is verified, the two words say together
+    assert (own["name"], own["email"], own["hd"]) == ("Mine", "ada@example.org", "mine")
+
+
+@pytest.mark.parametrize("subject", ["eve", "", None, 7])
+def test_user_info_of_somebody_else_is_refused(subject: object) -> None:
+    with pytest.raises(SignInRefused, match="user_info_subject"):
+        with_user_info(TOKEN, {"sub": subject, "email_verified": True})
+    with pytest.raises(SignInRefused, match="user_info_subject"):
+        with_user_info({**TOKEN, "sub": subject}, {"sub": "ada", "email_verified": True})
+    with pytest.raises(SignInRefused, match="user_info_subject"):
+        with_user_info({"sub": None}, {"sub": None})
+
+
+def test_the_provider_is_had_to_ask_only_when_it_can_and_should() -> None:
+    def prompt(chooser: str | None, *, choose: bool) -> list[str]:
+        provider = replace(PROVIDER, chooser=chooser)
+        url = authorization_url(provider, ATTEMPTED, "https://us.example/sign-in/callback", choose=choose)
+        return parse_qs(urlsplit(url).query).get("prompt", [])
+
+    assert prompt("select_account", choose=True) == ["select_account"]
+    assert prompt("login", choose=True) == ["login"]
+    assert prompt("select_account", choose=False) == prompt(None, choose=True) == []
+
+
+@pytest.mark.parametrize(
+    ("issuer", "offered", "prompt"),
+    [
+        (GOOGLE.issuer, None, "select_account"),
+        ("https://id.example", None, "login"),
+        ("https://id.example", ["none", "login", "select_account"], "select_account"),
+        ("https://id.example", ["none", "login"], "login"),
+        ("https://id.example", ["none", "consent"], None),
+    ],
+)
+def test_a_provider_is_asked_by_a_prompt_that_it_knows(
+    issuer: str, offered: list[str] | None, prompt: str | None
+) -> None:
+    assert chooser(issuer, offered) == prompt
 
 
 @pytest.mark.parametrize("domain", [None, "evil.example", "EXAMPLE.ORG"])

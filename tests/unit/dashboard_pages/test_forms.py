@@ -75,6 +75,23 @@ def test_every_field_is_understood() -> None:
         ({"limit": "5", "window": "a while"}, "limit"),
         ({"metadata": "plan"}, "metadata"),
         ({"metadata": "=pro"}, "metadata"),
+        ({"name": "n" * 201}, "name"),
+        ({"name": "a\x00b"}, "name"),
+        ({"external_id": "e" * 256}, "external_id"),
+        ({"access": "some", "scopes": "Contacts:read"}, "scopes"),
+        ({"access": "some", "scopes": "s" * 65}, "scopes"),
+        ({"access": "some", "scopes": " ".join(f"s{each}" for each in range(101))}, "scopes"),
+        ({"allowed_ips": "nonsense"}, "allowed_ips"),
+        ({"allowed_ips": "10.0.0.1/24"}, "allowed_ips"),
+        ({"allowed_ips": "fe80::1%eth0"}, "allowed_ips"),
+        ({"allowed_ips": "10.0.0.0/255.255.255.0"}, "allowed_ips"),
+        ({"allowed_ips": "\n".join(f"10.0.0.{each}" for each in range(101))}, "allowed_ips"),
+        ({"limit": "0"}, "limit"),
+        ({"limit": "1,000,000,001"}, "limit"),
+        ({"limit": "5", "window": "7"}, "limit"),
+        ({"expiry": "on", "expires_at": "2026-11-02T08:59Z"}, "expires_at"),
+        ({"metadata": "\n".join(f"k{each}=v" for each in range(51))}, "metadata"),
+        ({"metadata": "k=" + "v" * 4096}, "metadata"),
     ],
 )
 def test_what_cannot_be_understood_is_said_beside_its_input(values: dict[str, str], field: str) -> None:
@@ -82,7 +99,38 @@ def test_what_cannot_be_understood_is_said_beside_its_input(values: dict[str, st
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    assert set(wrong(typed(name="", limit="x", metadata="y"))) == {"name", "limit", "metadata"}
+    found = wrong(
+        typed(
+            name="", environment="no", access="some", scopes="A", limit="0", allowed_ips="nonsense",
+            expiry="on", expires_at="2020-01-01T00:00Z", external_id="e" * 256, metadata="y",
+        )
+    )  # fmt: skip
+    assert set(found) == set(forms.KEY_INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"allowed_ips": "10.0.0.77/24"}, "Did you mean 10.0.0.0/24?"),
+        ({"allowed_ips": "2001:db8::1/32"}, "Did you mean 2001:db8::/32?"),
+        ({"access": "some", "scopes": "Contacts:Read"}, "Did you mean contacts:read?"),
+        ({"allowed_ips": "a b c d"}, "“a”, “b”, “c” and 1 more"),
+    ],
+)
+def test_what_was_meant_is_offered(values: dict[str, str], hint: str) -> None:
+    assert hint in next(iter(wrong(typed(**values)).values()))
+
+
+def test_what_the_contract_allows_at_most_is_taken() -> None:
+    made = forms.new_key(
+        typed(
+            name="n" * 200, access="some", scopes=" ".join(f"{each:03}" + "s" * 61 for each in range(100)),
+            allowed_ips="\n".join(f"2001:db8::{each}/128" for each in range(100)), limit="1000000000",
+            window="86400", external_id="e" * 255,
+        ),
+        now=NOW,
+    )  # fmt: skip
+    assert (len(made.scopes), len(made.allowed_ips or ())) == (100, 100)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +227,12 @@ def test_an_edit_sends_what_was_touched(values: dict[str, str], changes: dict[st
 def test_a_value_of_two_lines_stays_when_it_is_not_touched() -> None:
     """The form cannot hold it; an edit of the name alone must not break it, nor be refused for it."""
     assert edited(name="invoices") == {"name": "invoices"}
+
+
+def test_an_edit_is_told_all_that_is_wrong_with_what_was_touched() -> None:
+    with pytest.raises(FormRefused) as refused:
+        edited(allowed_ips="nonsense", limit="0", scopes="A")
+    assert set(refused.value.errors) == {"allowed_ips", "limit", "scopes"}
 
 
 def test_a_management_scope_that_is_unticked_goes() -> None:

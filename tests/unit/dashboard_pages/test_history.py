@@ -3,12 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from keyledger.client.records import KeyEvent
 from keyledger.events import TAGS
 from services.dashboard.pages.actors import Names
-from services.dashboard.pages.history import entry
+from services.dashboard.pages.history import entry, names_in
 from services.dashboard.ports import Person
 from tests.support.dashboard_backend import made_id
 
@@ -39,6 +40,7 @@ def event(type_: str, data: dict[str, Any] | None = None, stream: str = KEY, act
         (event("workspace_changed", {"name": "x"}, WORKSPACE), "Ada renamed the workspace"),
         (event("workspace_changed", {"suspended": True}, WORKSPACE), "Ada suspended the workspace"),
         (event("member_added", {"user": BOB, "role": "viewer"}, WORKSPACE), "Ada added Bob"),
+        (event("member_added", {"user": ADA, "role": "owner"}, WORKSPACE), "Ada joined the workspace"),
         (event("member_changed", {"user": BOB, "role": "admin"}, WORKSPACE), "Ada changed the role of Bob"),
         (event("member_removed", {"user": BOB}, WORKSPACE), "Ada removed Bob"),
         (event("member_removed", {"user": ADA}, WORKSPACE), "Ada left the workspace"),
@@ -103,3 +105,18 @@ def test_data_of_another_shape_is_no_failure(data: dict[str, Any]) -> None:
 def test_an_event_without_a_stream_is_about_no_key() -> None:
     told = entry(event("key_created", stream=""), NAMES)
     assert (told.key_id, told.subject) == (None, "")
+
+
+def test_the_log_itself_tells_what_keys_are_called_the_latest_name_wins() -> None:
+    other = made_id("key", 2)
+    renamed = msgspec.structs.replace(event("key_changed", {"name": "payments"}), position=12)
+    events = [
+        renamed,
+        event("key_created", {"name": "billing"}),
+        event("key_imported", {"name": "old"}, other),
+    ]
+    events += [
+        event("workspace_created", {"name": "Acme"}, WORKSPACE),
+        event("key_changed", {"enabled": True}),
+    ]
+    assert names_in(events) == {KEY: "payments", other: "old"}

@@ -114,7 +114,7 @@ async def every_answer() -> dict[str, str]:
             (f"{home}/rotate", {"overlap": HOSTILE}),
             (f"{home}/rotate", {"overlap": "60", **once}),
             (f"{home}/revoke", {"confirm": HOSTILE[:5], "note": HOSTILE}),
-            (f"{home}/revoke", {"confirm": HOSTILE}),
+            (f"{home}/revoke", {"confirm": HOSTILE, "reason": "Another"}),
             ("/settings/workspace", {"name": ""}),
             ("/settings/members/invitations", {"role": "viewer", "note": HOSTILE}),
             ("/workspaces", {"name": ""}),
@@ -140,6 +140,41 @@ async def test_no_answer_has_anything_inline_or_from_elsewhere_or_unescaped() ->
         assert checked.unlabelled() == [], path
         assert sorted(set(checked.ids)) == sorted(checked.ids), path
         assert len(text) < LARGEST_HTML, path
+
+
+OWN_PAGE = {"accept-encoding": "gzip", "sec-fetch-site": "same-origin"}
+
+
+async def test_a_page_travels_zipped_when_one_of_ours_or_nobody_else_has_asked() -> None:
+    pages = Pages()
+    async with pages.browser() as client:
+        for site, zipped in (("same-origin", True), ("none", True), ("cross-site", False), ("", False)):
+            answer = await client.get("/settings/api-keys", headers={**OWN_PAGE, "sec-fetch-site": site})
+            assert (answer.headers.get("content-encoding") == "gzip") is zipped, site
+            assert "sec-fetch-site" in answer.headers["vary"]
+            assert "<h1" in answer.text
+        plain = await client.get("/settings/api-keys", headers={**OWN_PAGE, "accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+
+
+async def test_what_shows_a_secret_is_never_zipped_and_kept_nowhere() -> None:
+    """By its length it could be guessed (BREACH)."""
+    pages = Pages()
+    key = await pages.key()
+    shown = 0
+    async with pages.browser() as client:
+        for path, fields in (
+            ("/settings/api-keys", {"name": "billing", "environment": "live"}),
+            (f"/settings/api-keys/{key}/rotate", {"overlap": "60"}),
+            ("/settings/members/invitations", {"role": "viewer"}),
+        ):
+            answer = await client.post(path, content=urlencode(fields).encode(), headers={**PART, **OWN_PAGE})
+            assert re.search(r"cvtk_live_\w{60}|invitations/secret-1", answer.text), path
+            assert len(answer.content) > 1024, "long enough to be zipped"
+            assert "content-encoding" not in answer.headers, path
+            assert answer.headers["cache-control"] == "no-store", path
+            shown += 1
+    assert shown == 3
 
 
 def test_what_checks_the_pages_can_find_something() -> None:

@@ -65,7 +65,7 @@ async def test_what_was_last_used_is_not_told_as_never_when_nobody_knows(
     pages.backend.fails["last_used"] = unavailable("unavailable", "away")
     answer = await browser.get(KEYS)
     assert answer.status_code == 200
-    assert "not known just now" in answer.text
+    assert "unknown just now" in answer.text
     assert ">never<" not in answer.text
 
 
@@ -80,9 +80,9 @@ async def test_a_filter_answers_a_part_and_the_address_to_keep(
     assert "<html" not in answer.text
     assert "export" in answer.text
     assert "billing" not in answer.text
-    assert "1 key fits." in answer.text
+    assert "1 key found." in answer.text
     none = await browser.get(KEYS, params={"search": "zzz"}, headers=PART)
-    assert "No key fits" in none.text
+    assert "No keys found" in none.text
 
 
 async def test_a_list_is_paged_by_the_service_s_cursor(pages: Pages, browser: httpx2.AsyncClient) -> None:
@@ -147,7 +147,7 @@ async def test_a_form_that_is_wrong_comes_back_with_what_was_typed(browser: http
     assert HOSTILE not in answer.text
     assert "&lt;script&gt;alert(1)" in answer.text
     assert 'role="alert"' in answer.text
-    assert "the 3 fields" in answer.text
+    assert "3 fields need your attention" in answer.text
     for name in ("limit", "scopes", "metadata"):
         assert f'id="{name}-wrong"' in answer.text
         field = re.search(rf'<(?:input|textarea) id="{name}"[^>]*>', answer.text)
@@ -171,7 +171,7 @@ async def test_a_service_s_refusal_stands_beside_its_input(
     assert f'<span class="wrong" id="{beside}-wrong">That will not do.</span>' in answer.text
 
 
-@pytest.mark.parametrize("path", ["", "/rotate", "/revoke", "/edit", "/usage", "/usage.json", "/usage.csv"])
+@pytest.mark.parametrize("path", ["", "/rotate", "/revoke", "/edit", "/usage", "/usage/now", "/usage.csv"])
 async def test_a_key_that_is_not_there_is_a_404_page(browser: httpx2.AsyncClient, path: str) -> None:
     for key in (made_id("key", 999), "key_nonsense", "%3Cscript%3E"):
         answer = await browser.get(f"{KEYS}/{key}{path}")
@@ -242,9 +242,9 @@ async def test_a_session_that_was_ended_leads_to_signing_in(
 ) -> None:
     pages.backend.refuse = Refusal("invalid_api_key", "The session token is not valid.")
     answer = await browser.get(KEYS)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?over=1")
     part = await browser.post(KEYS, content=form(), headers=PART)
-    assert part.headers["hx-redirect"] == "/sign-in"
+    assert part.headers["hx-redirect"] == "/sign-in?over=1"
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data; boundary=x"])

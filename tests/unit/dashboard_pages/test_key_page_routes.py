@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from keyledger.client.records import Applied, Receipt
+from keyledger.errors import unavailable
 from services.dashboard.pages.words import STATUSES
 from tests.support.dashboard_pages import PART, Pages
 
@@ -53,7 +54,7 @@ async def test_a_page_looks_back_and_marks_what_has_changed(
     await pages.backend.change_key(pages.visitor, key, {"name": "invoices", "enabled": False})
     for as_of in (str(then.position), then.at.isoformat().replace("+00:00", "Z")):
         text = (await browser.get(f"{KEYS}/{key}", params={"as_of": as_of})).text
-        assert "You look back." in text
+        assert "You are viewing the past." in text
         assert "(now: invoices)" in text
         assert "(now: disabled)" in text
         assert "Revoke</button>" not in text
@@ -67,7 +68,28 @@ async def test_what_cannot_be_looked_back_to_is_said(
     key = await pages.key()
     answer = await browser.get(f"{KEYS}/{key}", params={"as_of": as_of})
     assert answer.status_code == status
-    assert "<h1" in answer.text
+    # beside the field, on the page of the key as it is
+    assert 'id="as_of-wrong"' in answer.text
+    assert 'aria-describedby="' in answer.text.split('id="as_of"')[1].split(">")[0]
+    assert "Rotate" in answer.text
+
+
+async def test_a_moment_that_cannot_be_looked_back_to_is_still_in_the_field(
+    pages: Pages, browser: httpx2.AsyncClient
+) -> None:
+    key = await pages.key()
+    answer = await browser.get(f"{KEYS}/{key}", params={"as_of": "2020-01-01T10:20:30Z"})
+    assert answer.status_code == 409
+    assert 'data-utc="2020-01-01T10:20:30Z"' in answer.text
+    assert "did not exist yet" in answer.text
+
+
+async def test_a_service_that_is_away_is_no_fault_of_the_moment(
+    pages: Pages, browser: httpx2.AsyncClient
+) -> None:
+    key = await pages.key()
+    pages.backend.fails["key"] = unavailable("unavailable", "away")
+    assert (await browser.get(f"{KEYS}/{key}", params={"as_of": "1"})).status_code == 503
 
 
 async def test_an_older_history_is_asked_for_by_cursor(pages: Pages, browser: httpx2.AsyncClient) -> None:
@@ -115,6 +137,9 @@ async def test_an_overlap_that_is_no_number_is_said_beside_it(
     answer = await browser.post(f"{KEYS}/{key}/rotate", content=b"overlap=long", headers=PART)
     assert answer.status_code == 422
     assert 'id="overlap-wrong"' in answer.text
+    answer = await browser.post(f"{KEYS}/{key}/rotate", content=b"overlap=2592001", headers=PART)
+    assert answer.status_code == 422
+    assert "within 30 days" in answer.text
 
 
 async def test_revoking_needs_the_name_and_shows_the_receipt(
@@ -138,10 +163,22 @@ async def test_revoking_needs_the_name_and_shows_the_receipt(
     assert "<dialog" not in page
 
 
+async def test_no_reason_is_given_for_somebody(pages: Pages, browser: httpx2.AsyncClient) -> None:
+    """Nothing is chosen before, and all that is missing is said at once."""
+    key = await pages.key()
+    asked = (await browser.get(f"{KEYS}/{key}/revoke")).text.split('id="reason"')[1].split("</select>")[0]
+    assert "selected" not in asked
+    assert '<option value="">' in asked
+    answer = await browser.post(f"{KEYS}/{key}/revoke", content=b"confirm=no", headers=PART)
+    assert 'id="reason-wrong"' in answer.text
+    assert 'id="confirm-wrong"' in answer.text
+    assert "revoke_key" not in pages.backend.calls
+
+
 async def test_a_verifier_that_has_not_confirmed_is_named(pages: Pages, browser: httpx2.AsyncClient) -> None:
     pages.backend.receipt = Receipt((Applied("a", 9),), ("verifier-far",), pages.backend.now)
     key = await pages.key()
-    body = urlencode({"confirm": "billing"}).encode()
+    body = urlencode({"confirm": "billing", "reason": "Another"}).encode()
     text = (await browser.post(f"{KEYS}/{key}/revoke", content=body, headers=PART)).text
     assert "everywhere" not in text
     assert "verifier-far" in text

@@ -143,6 +143,21 @@ async def test_a_service_that_cannot_be_reached_is_unavailable() -> None:
     assert refused.value.code == "unavailable"
 
 
+async def test_what_a_page_can_do_without_is_asked_for_once_and_a_second_long() -> None:
+    seen: list[tuple[str, float]] = []
+
+    def silent(request: httpx2.Request) -> httpx2.Response:
+        seen.append((request.url.path, request.extensions["timeout"]["read"]))
+        raise httpx2.ReadTimeout("no", request=request)
+
+    services = backend(silent)
+    with pytest.raises(Refusal, match="unavailable"):
+        await services.last_used(visitor(), [KEY])
+    with pytest.raises(Refusal, match="unavailable"):
+        await services.workspace(visitor())
+    assert seen == [(f"{AT}/last-used", 1.0), (AT, 5.0), (AT, 5.0)]
+
+
 async def test_without_a_workspace_nothing_is_asked() -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError(request.url)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,9 +34,63 @@ def test_without_a_query_it_is_the_last_day_by_the_hour() -> None:
 
 def test_bounds_of_ones_own_win_and_come_back_in_the_query() -> None:
     shown = usage.period(range_="7d", start="2026-11-01T03:10:00Z", end="2026-11-01T08:00:00Z", now=NOW)
-    assert (shown.name, shown.granularity) == ("", "minute")
+    assert (shown.name, shown.granularity, shown.allowed) == ("", "hour", ("minute", "hour"))
+    assert (shown.start.hour, shown.start.minute, shown.end.hour) == (3, 0, 8)
+    shown = usage.period(
+        start="2026-11-01T03:10:00Z", end="2026-11-01T08:00:00Z", granularity="minute", now=NOW
+    )
     assert (shown.start.hour, shown.start.minute, shown.end.hour) == (3, 10, 8)
     assert shown.query == "from=2026-11-01T03:10:00Z&to=2026-11-01T08:00:00Z&granularity=minute"
+
+
+@pytest.mark.parametrize(
+    ("length", "granularity"),
+    [
+        ({"minutes": 20}, "minute"),
+        ({"hours": 4}, "minute"),
+        ({"hours": 6}, "hour"),
+        ({"days": 10}, "hour"),
+        ({"days": 30}, "day"),
+        ({"days": 3000}, "day"),
+    ],
+)
+def test_a_closer_look_never_falls_to_hairlines(length: dict[str, int], granularity: str) -> None:
+    start = NOW - timedelta(**length)
+    shown = usage.period(start=start.isoformat(), end=NOW.isoformat(), now=NOW)
+    assert shown.granularity == granularity
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.9Z"),
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00+23:59", "0001-01-01T00:00:01Z"),
+        ("9998-12-31T23:59:59Z", "9999-12-31T23:59:59.999999-23:59"),
+        ("0001-01-01T00:00:00Z", "1970-01-01T00:00:01Z"),
+    ],
+)
+@pytest.mark.parametrize("granularity", ["minute", "hour", "day", ""])
+def test_the_ends_of_time_are_a_period_like_any(start: str, end: str, granularity: str) -> None:
+    shown = usage.period(start=start, end=end, granularity=granularity, now=NOW)
+    chart = usage.chart([], shown, now=NOW)
+    assert 1 <= len(chart.starts) <= usage.MAX_BUCKETS + 2
+
+
+def test_days_are_told_by_the_calendar_that_they_are_counted_by() -> None:
+    shown = usage.period(start="2026-11-01T00:00:00Z", end="2026-11-03T00:00:00Z", granularity="day", now=NOW)
+    assert shown.days == ("1 Nov 2026", "2 Nov 2026")
+    daily = UsagePoint(start=datetime(2026, 11, 2, tzinfo=UTC), count=3, cost=3, outcome="VALID")
+    (row,) = usage.table(usage.chart([daily], shown, now=NOW))
+    assert (row.day, row.running) == ("2 Nov 2026", True)
+
+
+def test_the_bucket_that_still_fills_is_marked() -> None:
+    hours = usage.period(range_="24h", now=NOW)
+    now = usage.chart([point(9, 1), point(8, 1)], hours, now=NOW)
+    assert now.running
+    assert [row.running for row in usage.table(now)] == [True, False]
+    assert not usage.chart(POINTS, SHOWN, now=NOW).running
 
 
 @given(
@@ -65,7 +120,7 @@ POINTS = [point(5, 3), point(7, 2, "REVOKED"), point(7, 4), point(8, 1, "RATE_LI
 
 
 def test_a_series_has_a_number_for_every_bucket() -> None:
-    chart = usage.chart(POINTS, SHOWN)
+    chart = usage.chart(POINTS, SHOWN, now=NOW)
     assert len(chart.starts) == 4
     assert {line.code: line.counts for line in chart.lines} == {
         "VALID": (3, 0, 4, 0), "RATE_LIMITED": (0, 0, 0, 1), "REVOKED": (0, 0, 2, 0),
@@ -76,7 +131,7 @@ def test_a_series_has_a_number_for_every_bucket() -> None:
 
 
 def test_the_table_tells_the_same_newest_first_without_empty_buckets() -> None:
-    rows = usage.table(usage.chart(POINTS, SHOWN))
+    rows = usage.table(usage.chart(POINTS, SHOWN, now=NOW))
     assert [(row.at.iso[11:13], row.counts, row.sum) for row in rows] == [
         ("08", ("0", "1", "0"), "1"), ("07", ("4", "0", "2"), "6"), ("05", ("3", "0", "0"), "3"),
     ]  # fmt: skip
@@ -105,9 +160,9 @@ def test_the_busiest_keys_come_first() -> None:
     points.append(point(6, 50, "REVOKED", keys[0]))
     top = usage.top(points)
     assert [each.key_id for each in top[:2]] == [keys[0], keys[11]]
-    assert (top[0].count, top[0].refused, top[0].share) == ("51", "50", 100)
+    assert (top[0].count, top[0].refused, top[0].bar, top[0].share) == ("51", "50", 100, "40 %")
     assert len(top) == 10
-    assert all(0 < each.share <= 100 for each in top)
+    assert all(0 < each.bar <= 100 for each in top)
     assert usage.top([]) == ()
 
 
@@ -131,7 +186,24 @@ def test_a_running_cell_is_a_bar_of_what_each_verifier_let_in_and_holds() -> Non
 def test_a_cell_that_nothing_was_asked_of_shows_the_configured_limit() -> None:
     shown = gauge(EMPTY, RateLimit(10, 3600), now=NOW)
     assert (shown.running, shown.limit, shown.left, shown.percent) == (False, "10 per hour", "10", 0)
-    assert gauge(EMPTY, None, now=NOW).limit == "no limit"
+    whole = msgspec.structs.replace(CELL, admitted=0, granted=0, verifiers=())
+    assert not gauge(whole, None, now=NOW).running
+
+
+def test_a_key_without_a_limit_of_its_own_has_no_bar_to_fill() -> None:
+    assert gauge(EMPTY, None, now=NOW).unlimited
+    assert not gauge(CELL, None, now=NOW).unlimited
+
+
+def test_a_verifier_is_named_so_that_people_can_tell_it_from_others() -> None:
+    boot = "0123456789abcdef" * 2
+    cell = msgspec.structs.replace(
+        CELL, verifiers=(GrantedPart(boot, 5, 1), GrantedPart("verifier-eu", 5, 1))
+    )
+    bars = gauge(cell, None, now=NOW).bars
+    assert [(bar.name, bar.verifier) for bar in bars] == [
+        ("Verifier 01234567", boot), ("verifier-eu", "verifier-eu"),
+    ]  # fmt: skip
 
 
 @given(

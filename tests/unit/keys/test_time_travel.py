@@ -193,6 +193,18 @@ async def test_a_page_reads_the_events_of_what_it_shows_and_no_others(place: Pla
     assert place.memory.events_read == 20
 
 
+async def test_a_key_of_the_past_is_found_by_what_is_shown_of_its_secret(place: Place) -> None:
+    made = [await place.create(f"key {number}") for number in range(3)]
+    then = place.then(len(place.memory.log))
+    everything = await place.folded(then)
+    for key in made:
+        hint = everything[key][1].secrets[-1].hint
+        for search in (hint, hint[-4:]):
+            wanted = KeyFilter(then.at, search=search)
+            found = await place.past.keys(place.ws, wanted, then, before=None, limit=5)
+            assert [each.id for _, each in found] == [key]
+
+
 async def test_a_filtered_page_stops_as_soon_as_it_is_full(place: Place) -> None:
     for number in range(60):
         await place.create("odd" if number % 2 else "even", "test" if number % 3 else "live")

@@ -57,6 +57,23 @@ def test_a_missing_credential_is_challenged_and_nothing_else_is() -> None:
         assert "www-authenticate" not in described(refusal)[1]
 
 
+async def test_a_session_s_token_is_challenged_as_one() -> None:
+    @get("/")
+    async def refusing() -> None:
+        raise errors.invalid_session()
+
+    app: Any = Litestar([refusing], exception_handlers=exception_handlers, openapi_config=None)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://keys") as client:
+        for headers, scheme in (
+            ({}, "ApiKey "),
+            ({"Authorization": "bearer a.b.c"}, 'Bearer realm="keyledger", error="invalid_token"'),
+            ({"Authorization": "Basic eDp5"}, "ApiKey "),
+            ({"Authorization": "Bearer a.b.c", "X-API-Key": "x"}, "ApiKey "),
+        ):
+            assert (await client.get("/", headers=headers)).headers["www-authenticate"].startswith(scheme)
+
+
 def test_an_absence_says_when_to_come_again() -> None:
     status, headers, _ = described(errors.unavailable("stale", "Too old.", retry_after=7))
     assert (status, headers["retry-after"]) == (503, "7")

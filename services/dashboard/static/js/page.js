@@ -32,13 +32,13 @@
   };
   const tellAll = (root = document) => every("time[datetime]", root).forEach(tell);
 
-  const local = (utc) => {
+  const local = (utc, seconds) => {
     const at = new Date(utc);
     if (Number.isNaN(at.getTime())) return "";
-    return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+    return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, seconds ? 19 : 16);
   };
   const fillMoments = (root) => every("input[data-utc]", root).forEach((input) => {
-    if (input.dataset.utc && !input.value) input.value = local(input.dataset.utc);
+    if (input.dataset.utc && !input.value) input.value = local(input.dataset.utc, input.step === "1");
   });
 
   setInterval(() => { if (!document.hidden) every('time[data-as="away"]').forEach(tell); }, 5000);
@@ -80,6 +80,15 @@
     if (dialog.querySelector("[data-finished]")) location.assign(dialog.dataset.home);
   };
 
+  // what is shown this once goes only when somebody says so: Escape, Back and the cross ask first
+  const ask = (dialog) => {
+    const question = dialog.querySelector("[data-ask]");
+    if (!question) return;
+    question.hidden = false;
+    question.querySelector("button").focus();
+  };
+  const asks = (dialog) => dialog && dialog.querySelector("[data-once]") && dialog.querySelector("[data-ask]");
+
   const switchTheme = () => {
     const dark = getComputedStyle(document.documentElement).colorScheme === "dark"
       || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
@@ -101,16 +110,20 @@
   const greet = (root) => { tellAll(root); fillMoments(root); showChosen(root); };
 
   document.addEventListener("click", (event) => {
-    const at = event.target.closest("[data-copies],[data-opens],[data-closes],[data-theme-switch]");
+    const at = event.target.closest("[data-copies],[data-opens],[data-closes],[data-asks],[data-stays],[data-theme-switch]");
     if (at) {
       if (at.dataset.copies) copy(at);
       else if (at.dataset.opens) open(at.dataset.opens, at);
       else if ("closes" in at.dataset) at.closest("dialog").close();
+      else if ("asks" in at.dataset) ask(at.closest("dialog"));
+      else if ("stays" in at.dataset) { at.closest("[data-ask]").hidden = true; byId("token").focus(); }
       else switchTheme();
     }
     every("details.switcher[open]").forEach((menu) => { if (!menu.contains(event.target)) menu.open = false; });
   });
   document.addEventListener("keydown", (event) => {
+    const kept = event.key === "Escape" && document.querySelector("dialog[open]");
+    if (asks(kept)) { event.preventDefault(); ask(kept); }
     const menu = event.key === "Escape" && event.target.closest("details.switcher[open]");
     if (menu) { menu.open = false; menu.querySelector("summary").focus(); }
     if (event.key === "/" && !event.target.closest("input,textarea,select,[contenteditable]")) {
@@ -118,6 +131,9 @@
       if (search) { event.preventDefault(); search.focus(); }
     }
   });
+  document.addEventListener("cancel", (event) => {
+    if (asks(event.target)) { event.preventDefault(); ask(event.target); }
+  }, true);
   document.addEventListener("change", () => showChosen());
   document.addEventListener("close", (event) => { if (event.target.matches("dialog")) closed(event.target); }, true);
 
@@ -155,7 +171,7 @@
     if (!live(event.detail.elt)) say("The server cannot be reached. Nothing was changed that you can see here.");
   });
 
-  // --- looking back: the moment is typed in the reader's zone and asked for in UTC -----------------------
+  // --- time travel: the moment is typed in the reader's zone and asked for in UTC -----------------------
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("form[data-travel]");
     if (!form) return;

@@ -1,5 +1,6 @@
 // The session goes on while a page is looked at: one tab at a time renews it, a minute before it would end.
 // A refresh token is good once, so two tabs that used the same one would end the session.
+// What htmx asked for while it had run out, as after a laptop's sleep, is asked for again: no typed word is lost.
 (() => {
   const body = document.body;
   const waiting = document.querySelector("[data-renew]");
@@ -7,6 +8,7 @@
   const PLACE = "keyledger-session-until";
   const LOCK = "keyledger-session";
   const RETRIES = 5;
+  const AGAIN = "X-Keyledger-Again";
   let until = 0;
   let timer;
 
@@ -34,18 +36,18 @@
     }
   };
 
-  const renew = () => alone(async () => {
-    const other = kept();
-    // another tab was here while this one waited
-    if (other > until && other - Date.now() > AHEAD) { until = other; return "renewed"; }
-    return ask();
-  });
+  const latest = () => Math.max(until, kept());
+  const renew = () => {
+    const before = latest();
+    // somebody else may be here first while this one waits
+    return alone(async () => (latest() > before ? "renewed" : ask()));
+  };
 
   const plan = (milliseconds) => {
     clearTimeout(timer);
     timer = setTimeout(tick, Math.max(1000, milliseconds));
   };
-  const left = () => until - Date.now() - AHEAD;
+  const left = () => latest() - Date.now() - AHEAD;
 
   // a page that nobody looks at lets its session end
   async function tick() {
@@ -57,11 +59,9 @@
   }
 
   async function goOn() {
-    const began = Date.now();
     const elsewhere = waiting.dataset.renew;
     for (let attempt = 0; attempt < RETRIES; attempt += 1) {
-      const before = kept();
-      const outcome = await alone(async () => (kept() > Math.max(before, began) + AHEAD ? "renewed" : ask()));
+      const outcome = await renew();
       if (outcome === "renewed") { location.reload(); return; }
       if (outcome === "over") { location.replace(elsewhere); return; }
       await new Promise((resolve) => { setTimeout(resolve, (attempt + Math.random()) * 1000); });
@@ -69,9 +69,23 @@
     location.replace(elsewhere);
   }
 
+  async function again({ elt, verb, path, target, triggeringEvent: event }) {
+    const outcome = await renew();
+    if (outcome === "over") location.reload();
+    else if (outcome === "away") htmx.trigger(elt, "htmx:sendError", { elt });
+    else htmx.ajax(verb, path, { source: elt, event, target, headers: { [AGAIN]: "1" } });
+  }
+
   if (waiting) { goOn(); return; }
   if (!body.dataset.secondsLeft) return;
   keep(Number(body.dataset.secondsLeft));
   plan(left());
   document.addEventListener("visibilitychange", tick);
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    const { xhr, requestConfig } = event.detail;
+    // the guard says by the second that a refresh token is there; after one more answer like this the page begins anew
+    if (xhr.status !== 401 || !xhr.getResponseHeader("HX-Refresh") || requestConfig.headers[AGAIN]) return;
+    event.preventDefault();
+    again(requestConfig);
+  });
 })();
