@@ -8,7 +8,8 @@ python = $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.
 	done),$(error Python 3.11 or newer is needed, but none is on PATH))
 bin := .venv/bin
 
-# A recipe's long-running lines are their own process (exec), so that a signal sent to make arrives.
+# A recipe's long-running lines are their own process (exec), so that a SIGTERM sent to make arrives. A SIGINT make
+# never passes on: it takes it that the terminal has sent it to all of them.
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 

@@ -38,6 +38,8 @@ class Settings:
     port_base: int
     home: Path
     given_public_url: str | None
+    has_provider: bool
+    """People sign in with an OpenID provider; else by a link, and only on this machine."""
     postgres: str | None = field(repr=False)
     nats: str | None = field(repr=False)
     passed_on: Mapping[str, str]
@@ -73,11 +75,6 @@ class Settings:
             return False
 
     @property
-    def has_provider(self) -> bool:
-        """Whether people sign in with an OpenID provider; else by a link, and only on this machine."""
-        return "KEYLEDGER_OIDC_ISSUER" in self.passed_on
-
-    @property
     def dashboard_host(self) -> str:
         """Where the dashboard listens: beyond loopback only when there is a provider to sign in with."""
         return self.host if self.has_provider or self.is_loopback else self.loopback
@@ -96,12 +93,13 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read the settings; an empty variable counts as unset. LocalRunError names a bad one."""
-    home = environ.get("KEYLEDGER_HOME") or str(_checkout() / ".keyledger")
+    home = environ.get("KEYLEDGER_HOME") or str(default_home())
     return Settings(
         host=environ.get("KEYLEDGER_HOST") or DEFAULT_HOST,
         port_base=_port_base(environ.get("KEYLEDGER_PORT_BASE") or str(DEFAULT_PORT_BASE)),
         home=Path(home).expanduser().absolute(),
         given_public_url=(environ.get("KEYLEDGER_PUBLIC_URL") or "").rstrip("/") or None,
+        has_provider=bool(environ.get("KEYLEDGER_OIDC_ISSUER")),
         postgres=environ.get("KEYLEDGER_POSTGRES") or None,
         nats=environ.get("KEYLEDGER_NATS") or None,
         passed_on={name: environ[name] for name in _PASSED_ON if environ.get(name)},
@@ -113,6 +111,11 @@ def _port_base(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1024 <= int(text) <= highest):
         raise LocalRunError(f"KEYLEDGER_PORT_BASE must be a number from 1024 to {highest}, not {text!r}")
     return int(text)
+
+
+def default_home() -> Path:
+    """The home of a run that was told of none."""
+    return _checkout() / ".keyledger"
 
 
 def _checkout() -> Path:

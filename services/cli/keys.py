@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from infra.local.errors import LocalRunError
 from services.cli.operator import TIMEOUT, ask, entries
 from services.cli.places import Places
-from services.cli.tables import print_table
+from services.cli.tables import Json, print_json, print_table
 from services.cli.usage_pages import path_of
 
 app = App(name="keys", help="Make, list, look at, rotate and revoke keys, as KEYLEDGER_ADMIN_KEY_FILE may.")
@@ -23,13 +23,17 @@ _LIMIT = re.compile(r"([0-9]{1,18})/([0-9]{1,5})", re.ASCII)
 
 
 @app.command
-def workspaces() -> int:
+def workspaces(*, as_json: Json = False) -> int:
     """List the workspaces, newest first."""
+    found = list(entries(Places(), "/v1/workspaces", "workspaces"))
+    if as_json:
+        print_json({"workspaces": found})
+        return 0
     rows = [
         [each["id"], each["name"], _limit(each["rate_limit"]), "suspended" if each["suspended"] else ""]
-        for each in entries(Places(), "/v1/workspaces", "workspaces")
+        for each in found
     ]
-    print_table(("workspace", "name", "limit", ""), rows, text=4)
+    print_table(("workspace", "name", "limit", ""), rows, text=4, wraps=("name",))
     return 0
 
 
@@ -42,6 +46,7 @@ def list_keys(
     search: str | None = None,
     external_id: str | None = None,
     as_of: str | None = None,
+    as_json: Json = False,
 ) -> int:
     """List the keys of a workspace, newest first.
 
@@ -65,7 +70,10 @@ def list_keys(
         "external_id": external_id,
         "as_of": as_of,
     }
-    found = entries(Places(), f"{path_of(workspace, None)}/keys", "keys", asked)
+    found = list(entries(Places(), f"{path_of(workspace, None)}/keys", "keys", asked))
+    if as_json:
+        print_json({"keys": found})
+        return 0
     rows = [
         [
             each["id"], each["name"], each["environment"], each["status"], " ".join(each["scopes"]),
@@ -73,12 +81,13 @@ def list_keys(
         ]
         for each in found
     ]  # fmt: skip
-    print_table(("key", "name", "environment", "status", "scopes", "created", "expires"), rows, text=7)
+    head = ("key", "name", "environment", "status", "scopes", "created", "expires")
+    print_table(head, rows, text=7, wraps=("name", "scopes"))
     return 0
 
 
 @app.command
-def show(key: str, /, *, workspace: Workspace, as_of: str | None = None) -> int:
+def show(key: str, /, *, workspace: Workspace, as_of: str | None = None, as_json: Json = False) -> int:
     """Print a key, with its settings and secrets' hints.
 
     Parameters
@@ -88,12 +97,16 @@ def show(key: str, /, *, workspace: Workspace, as_of: str | None = None) -> int:
     as_of
         As it was at this RFC 3339 time or position.
     """
-    _show(ask(Places(), "GET", path_of(workspace, key), query={"as_of": as_of}))
+    told = ask(Places(), "GET", path_of(workspace, key), query={"as_of": as_of})
+    if as_json:
+        print_json(told)
+    else:
+        _show(told)
     return 0
 
 
 @app.command
-def events(key: str, /, *, workspace: Workspace) -> int:
+def events(key: str, /, *, workspace: Workspace, as_json: Json = False) -> int:
     """List what happened to a key, oldest first.
 
     Parameters
@@ -101,7 +114,10 @@ def events(key: str, /, *, workspace: Workspace) -> int:
     key
         The key's id, key_….
     """
-    found = entries(Places(), f"{path_of(workspace, key)}/events", "events")
+    found = list(entries(Places(), f"{path_of(workspace, key)}/events", "events"))
+    if as_json:
+        print_json({"events": found})
+        return 0
     rows = [
         [str(each["position"]), each["at"], each["type"], each["actor"], each["request_id"]] for each in found
     ]
@@ -238,7 +254,7 @@ def _show(key: Mapping[str, Any]) -> None:
     for secret in key["secrets"]:
         until = f", until {secret['valid_until']}" if secret["valid_until"] else ""
         rows.append(["secret", f"{secret['hint']} of {secret['created_at']}{until}"])
-    print_table(("", ""), rows, text=2)
+    print_table(("", "value"), rows, text=2, wraps=("value",))
 
 
 def _parts(text: str) -> list[str]:

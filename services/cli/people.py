@@ -34,7 +34,7 @@ def find(text: str, /, *, dsn: Dsn = None) -> int:
     rows = within(_find(Places().database(dsn, owner=True), text))
     if not rows:
         raise LocalRunError("nobody's address or name holds that")
-    print_table(("user", "name", "mail"), rows, text=3)
+    print_table(("user", "name", "mail"), rows, text=3, wraps=("name",))
     return 0
 
 

@@ -9,18 +9,22 @@ from pathlib import Path
 from urllib.parse import quote
 
 from infra.local.errors import LocalRunError
-from infra.local.settings import Settings, read_settings
+from infra.local.remembered import settings_of_run
+from infra.local.settings import Settings
 
 READER = "keyledger_keys"
 SUPERUSER = "keyledger"
 
 
 class Places:
-    """The places that one environment names. Raises LocalRunError where there is none."""
+    """The places that one environment names, or that the run in its home was told of.
+
+    Raises LocalRunError where there is none.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
-        self.local: Settings = read_settings(self._environment)
+        self.local: Settings = settings_of_run(self._environment)
 
     def database(self, dsn: str | None, *, owner: bool = False) -> str:
         """The database: `dsn`, KEYLEDGER_POSTGRES, or the local run's own, as a reader or as its owner."""

@@ -121,6 +121,8 @@ async def _usage(dsn: str) -> None:
                     f"counters swapped at batch {done.position}, {done.uses} records; "
                     f"folds and reads waited {done.held_ms:.0f} ms"
                 )
+                if done.parked:
+                    print(f"{done.parked} batches are left out: they cannot be counted (usage.parked)")
                 differing = {table: rows for table, rows in (await work.differing()).items() if rows}
                 if differing:
                     raise LocalRunError(f"the counters are not what the use log adds up to: {differing}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from services.cli.operator import ask_usage
 from services.cli.places import Places
-from services.cli.tables import print_plot, print_table
+from services.cli.tables import Json, print_json, print_plot, print_table
 from services.cli.usage_pages import pages_of, path_of
 
 app = App(name="usage", help="See what was used, drop what is old, and prove the counters from the use log.")
@@ -34,6 +35,7 @@ def show(
     granularity: Literal["minute", "hour", "day"] = "hour",
     group_by: str = "outcome",
     plot: bool = True,
+    as_json: Json = False,
 ) -> int:
     """Print how often keys were used: a plot over time and a table of the groups' sums.
 
@@ -56,6 +58,9 @@ def show(
     """
     asked = {"from": from_, "to": to, "granularity": granularity, "group_by": group_by}
     query = {name: value for name, value in asked.items() if value}
+    if as_json:
+        print_json(_joined(pages_of(Places(), workspace, key, query)))
+        return 0
     groups = [group.strip() for group in group_by.split(",") if group.strip()]
     times: Counter[int] = Counter()
     counts: dict[tuple[str, ...], list[int]] = {}
@@ -68,7 +73,8 @@ def show(
             sums[0] += point["count"]
             sums[1] += point["cost"]
     if plot and times:
-        print_plot(times, _SECONDS[granularity], f"uses by the {granularity}")
+        start, end = _asked(from_, to, granularity)
+        print_plot(times, _SECONDS[granularity], f"uses by the {granularity}", start=start, end=end)
     rows = [
         [*group, f"{count:,}", f"{cost:,}", f"{count / max(1, totals['count']):.1%}"]
         for group, (count, cost) in sorted(counts.items(), key=lambda item: -item[1][0])
@@ -82,7 +88,7 @@ def show(
 
 
 @app.command
-def limits(*, workspace: Workspace, key: str | None = None) -> int:
+def limits(*, workspace: Workspace, key: str | None = None, as_json: Json = False) -> int:
     """Print the running cell of the rate limit and of the quota: admitted, granted, and who holds what.
 
     Parameters
@@ -91,9 +97,12 @@ def limits(*, workspace: Workspace, key: str | None = None) -> int:
         One key's own limit; the workspace's when left out.
     """
     told = ask_usage(Places(), f"{path_of(workspace, key)}/rate-limit", {})
+    if as_json:
+        print_json(told)
+        return 0
     for name, cell in (("rate limit", told), ("quota", told["quota"])):
         if cell is None or cell["limit"] is None:
-            print(f"{name}: nothing was asked of it yet")
+            print(f"{name}: none")
             continue
         window = f"{cell['window_seconds']} s" if name == "rate limit" else cell["period"]
         resets = f"{datetime.fromtimestamp(cell['reset'], UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -151,3 +160,24 @@ def prove(*, workspace: Workspace, month: str, dsn: OwnerDsn = None) -> int:
     path_of(workspace, None)
     run(Places().database(dsn, owner=True), workspace, month)
     return 0
+
+
+def _joined(pages: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """All pages of a series as one."""
+    whole, series = dict[str, Any](), list[Any]()
+    for page in pages:
+        series += page["series"]
+        whole = page
+    return {name: value for name, value in whole.items() if name != "next_cursor"} | {"series": series}
+
+
+def _asked(
+    start: str | None, end: str | None, granularity: Literal["minute", "hour", "day"]
+) -> tuple[int, int]:
+    """The period (unix seconds) that the service answers for these options."""
+    from keyledger.clock import SECOND, SystemClock, parse_rfc3339  # noqa: PLC0415
+    from services.usage.domain.period import period_of  # noqa: PLC0415
+
+    first, last = (None if text is None else parse_rfc3339(text) for text in (start, end))
+    period = period_of(first, last, granularity, now=SystemClock().now())
+    return period.start // SECOND, -(-period.end // SECOND)

@@ -17,7 +17,7 @@ from services.cli.progress import Progress
 from services.usage.adapters import deriving
 from services.usage.adapters.rebuild import UsageRebuildRuns
 from services.usage.adapters.retention import Busy, NotFolded, Retention
-from services.usage.domain.derivation import Derivation, Difference, month_of
+from services.usage.domain.derivation import Derivation, Difference, LastUses, month_of
 from services.usage.domain.retention import DAY, Policy, cut
 
 
@@ -37,6 +37,11 @@ def prove(dsn: str, workspace_id: str, month: str) -> None:
     _show(found)
     if (first := found.first) is not None:
         raise LocalRunError(f"DIFFERENCE at {_named(first)}")
+    if found.last_uses.differing:
+        raise LocalRunError(f"DIFFERENCE at {_last_use(found.last_uses)}")
+    if found.nothing:
+        print(f"nothing was used in {month}: there is nothing to prove, at batch {found.position}")
+        return
     print(f"the counters of {month} are what the use log adds up to, at batch {found.position}")
 
 
@@ -48,11 +53,20 @@ async def _retain(dsn: str, policy: Policy) -> None:
         print(f"{rows:,} counters by the {granularity} dropped")
     days = [f"{datetime.fromtimestamp(day * DAY // 1_000_000, UTC):%Y-%m-%d}" for day in gone.days]
     print(f"days of the use log dropped: {', '.join(days) or 'none'}")
+    if gone.parked:
+        print(f"{gone.parked:,} batches that could not be counted went with them")
 
 
 async def _prove(dsn: str, workspace_id: str, start: int, end: int) -> Derivation:
     async with deriving.reading(dsn) as connection:
-        return await deriving.derive(connection, workspace_id, start, end)
+        found = await deriving.derive(connection, workspace_id, start, end)
+        if found.nothing and (where := await deriving.whereabouts(connection, workspace_id)) != "there":
+            raise LocalRunError(
+                f"--workspace: {workspace_id} was deleted, and nothing of it is counted"
+                if where == "deleted"
+                else f"--workspace: there is no {workspace_id}"
+            )
+        return found
 
 
 def _show(found: Derivation) -> None:
@@ -60,6 +74,9 @@ def _show(found: Derivation) -> None:
     for each in found.compared:
         since = "" if each.since is None else f" since {rfc3339(each.since)}, the others were dropped"
         print(f"  by the {each.granularity:<7}{each.counters:>9,} counters, {each.differing:,} differ{since}")
+    print(f"  last uses     {found.last_uses.keys:>9,} keys, {found.last_uses.differing:,} differ")
+    if found.parked:
+        print(f"{found.parked:,} recorded sums of uses are left out: they cannot be counted (usage.parked)")
 
 
 def _named(difference: Difference) -> str:
@@ -71,6 +88,11 @@ def _named(difference: Difference) -> str:
         f"the log says {derived.count:,} uses at {derived.cost:,}, "
         f"the counter {kept.count:,} at {kept.cost:,}"
     )
+
+
+def _last_use(last: LastUses) -> str:
+    derived, kept = ("never" if at is None else rfc3339(at) for at in (last.derived, last.kept))
+    return f"the last use of {last.key_id}: the log says {derived}, the counter {kept}"
 
 
 @contextmanager

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from infra.local.errors import LocalRunError
 from services.cli.operator import entries
 from services.cli.places import Places
-from services.cli.tables import print_plot, print_table
+from services.cli.tables import Json, print_json
 from services.cli.usage_pages import pages_of, path_of
+from services.cli.what_if_told import Told, as_dict, show_all, show_one
 
 if TYPE_CHECKING:
-    from services.usage.domain.what_if import Outlook, Policy, Sum
+    from services.usage.domain.what_if import Limit, Sum
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
-NOTES = """\
-Uses are recorded by the minute: \"at least\" and \"at most\" hold for every order they may have come in.
-{resolution}
-Refused uses are replayed at one unit each; whether a refused caller tried again is not known."""
-EXACT = "Whole minutes fill whole cells of {window} s, so what the limit refuses in all is exact."
-LOOSE = "A minute lies across cells of {window} s: at least is what an even flow, at most what one burst met."
 
 
 def what_if(
     *,
-    workspace: Annotated[str, Parameter(help="The workspace's id, ws_….")],
     from_: Annotated[str, Parameter(name="--from", help="RFC 3339, inclusive.")],
     to: Annotated[str, Parameter(help="RFC 3339, exclusive.")],
+    workspace: Annotated[
+        str | None, Parameter(help="The workspace's id, ws_…; every one in turn when left out.")
+    ] = None,
     key: str | None = None,
     limit: str | None = None,
     each_key: bool = False,
     scopes: str = "",
     expires: str | None = None,
     max_age_days: int | None = None,
+    as_json: Json = False,
 ) -> int:
     """Replay recorded uses against another policy: which keys it would have refused, when and how often.
 
@@ -49,7 +46,7 @@ def what_if(
     key
         Only this key's uses, against a limit of its own.
     limit
-        A limit for the whole workspace, units/seconds, such as 500/60.
+        A limit for the whole of each workspace, units/seconds, such as 500/60.
     each_key
         The limit holds for every key by itself.
     scopes
@@ -59,26 +56,80 @@ def what_if(
     max_age_days
         How long after its creation every key would have expired.
     """
-    from keyledger.errors import Refusal  # noqa: PLC0415
-    from services.usage.domain.what_if import Policy, limit_of, replay  # noqa: PLC0415
-
     if limit is None and not scopes and expires is None and max_age_days is None:
         raise LocalRunError("what would be otherwise? pass --limit, --scopes, --expires or --max-age-days")
-    places = Places()
-    path_of(workspace, key)
-    try:
-        changed = None if limit is None else limit_of(limit)
-    except Refusal as refusal:
-        raise LocalRunError(f"--limit: {refusal.message}") from None
+    if workspace is not None:
+        path_of(workspace, key)
+    elif key is not None:
+        raise LocalRunError("--key is a key of one workspace: say with --workspace of which")
+    change = _Change(limit, scopes, expires, max_age_days, alone=each_key or key is not None)
     start, end = _moment("from", from_), _moment("to", to)
-    if changed is not None:
+    if change.limit is not None:
         # a cell that was replayed in part would seem emptier than it was
-        start, end = start - start % changed.block, end + -end % changed.block
-    ends, lacking = _refused_keys(places, workspace, scopes, expires, max_age_days)
-    policy = Policy(changed, key is not None or each_key, ends, lacking)
-    outlook = replay(_sums(places, workspace, key, start, end), policy)
-    _show(outlook, policy)
+        start, end = start - start % change.limit.block, end + -end % change.limit.block
+    places = Places()
+    found = [(workspace, None)] if workspace else _workspaces(places)
+    told = (change.replayed(places, of, name, key=key, start=start, end=end) for of, name in found)
+    if as_json:
+        print_json(as_dict(list(told), change.limit, start=start, end=end))
+    elif workspace:
+        show_one(next(told), change.limit, start=start, end=end)
+    else:
+        show_all(told, change.limit, start=start, end=end)
     return 0
+
+
+class _Change:
+    """What would be otherwise. LocalRunError names an option that says nothing that can be."""
+
+    def __init__(
+        self, limit: str | None, scopes: str, expires: str | None, max_age_days: int | None, *, alone: bool
+    ) -> None:
+        self.limit: Limit | None = None if limit is None else _limit(limit)
+        self._alone = alone
+        self._scopes = _scopes(scopes)
+        self._expires = None if expires is None else _moment("expires", expires)
+        self._max_age_days = max_age_days
+        if max_age_days is not None and max_age_days < 1:
+            raise LocalRunError("--max-age-days is at least 1")
+
+    def replayed(
+        self, places: Places, workspace: str, name: str | None, *, key: str | None, start: int, end: int
+    ) -> Told:
+        """What it would have meant for a workspace, or for one key of it."""
+        from services.usage.domain.what_if import Policy, replay  # noqa: PLC0415
+
+        ends, lacking = self._refused_keys(places, workspace)
+        policy = Policy(self.limit, self._alone, ends, lacking)
+        return Told(workspace, name, replay(_sums(places, workspace, key, start, end), policy))
+
+    def _refused_keys(self, places: Places, workspace: str) -> tuple[dict[str, int], frozenset[str]]:
+        """When keys would have ended, and which would have lacked a scope."""
+        from keyledger.verification.verdict import covers  # noqa: PLC0415
+
+        ends: dict[str, int] = {}
+        lacking: set[str] = set()
+        if not self._scopes and self._expires is None and self._max_age_days is None:
+            return ends, frozenset()
+        for each in entries(places, f"{path_of(workspace, None)}/keys", "keys"):
+            if moments := self._ends(each):
+                ends[each["id"]] = min(moments)
+            if not all(covers(tuple(each["scopes"]), scope) for scope in self._scopes):
+                lacking.add(each["id"])
+        return ends, frozenset(lacking)
+
+    def _ends(self, key: Mapping[str, Any]) -> list[int]:
+        from keyledger.clock import parse_rfc3339  # noqa: PLC0415
+
+        moments = [] if self._expires is None else [self._expires]
+        if self._max_age_days is not None:
+            moments.append(parse_rfc3339(key["created_at"]) + self._max_age_days * DAY)
+        return moments
+
+
+def _workspaces(places: Places) -> list[tuple[str, str | None]]:
+    """The id and name of every workspace there is."""
+    return [(each["id"], each["name"]) for each in entries(places, "/v1/workspaces", "workspaces")]
 
 
 def _sums(places: Places, workspace: str, key: str | None, start: int, end: int) -> Iterator[Sum]:
@@ -98,65 +149,24 @@ def _sums(places: Places, workspace: str, key: str | None, start: int, end: int)
             )
 
 
-def _refused_keys(
-    places: Places, workspace: str, scopes: str, expires: str | None, max_age_days: int | None
-) -> tuple[dict[str, int], frozenset[str]]:
-    """When keys would have ended, and which would have lacked a scope."""
-    from keyledger.clock import parse_rfc3339  # noqa: PLC0415
-    from keyledger.verification.verdict import covers  # noqa: PLC0415
+def _limit(text: str) -> Limit:
+    from keyledger.errors import Refusal  # noqa: PLC0415
+    from services.usage.domain.what_if import limit_of  # noqa: PLC0415
 
-    if max_age_days is not None and max_age_days < 1:
-        raise LocalRunError("--max-age-days is at least 1")
-    needed = [scope.strip() for scope in scopes.split(",") if scope.strip()]
-    at = None if expires is None else _moment("expires", expires)
-    ends: dict[str, int] = {}
-    lacking: set[str] = set()
-    if needed or at is not None or max_age_days is not None:
-        for each in entries(places, f"{path_of(workspace, None)}/keys", "keys"):
-            moments = [] if at is None else [at]
-            if max_age_days is not None:
-                moments.append(parse_rfc3339(each["created_at"]) + max_age_days * DAY)
-            if moments:
-                ends[each["id"]] = min(moments)
-            if not all(covers(tuple(each["scopes"]), scope) for scope in needed):
-                lacking.add(each["id"])
-    return ends, frozenset(lacking)
+    try:
+        return limit_of(text)
+    except Refusal as refusal:
+        raise LocalRunError(f"--limit: {refusal.message}") from None
 
 
-def _show(outlook: Outlook, policy: Policy) -> None:
-    print(
-        f"{outlook.asked:,} uses could have been let in; limits refused {outlook.was_refused:,} of them then."
-    )
-    print("The changed policy would have refused:")
-    rows = [
-        [
-            key,
-            code,
-            f"{bounds.at_least:,}",
-            f"{bounds.at_most:,}",
-            f"{bounds.stretches:,}",
-            _time(bounds.first),
-            _time(bounds.last),
-        ]
-        for (key, code), bounds in sorted(outlook.would.items(), key=lambda item: -item[1].at_most)
-    ]
-    head = ["key", "code", "at least", "at most", "times", "first", "last"]
-    if rows:
-        print_table(head, rows, text=2)
-    for code, bounds in sorted(outlook.totals.items()):
-        told = f"{bounds.at_least:,}" if bounds.at_least == bounds.at_most else (
-            f"{bounds.at_least:,} to {bounds.at_most:,}"
-        )  # fmt: skip
-        print(f"in all {told} {code}")
-    if not rows:
-        print("nobody")
-    if outlook.times:
-        counts = {minute // SECOND: count for minute, count in outlook.times.items()}
-        print_plot(counts, 60, "at most refused")
-    limit = policy.limit
-    if limit is not None:
-        resolution = (EXACT if limit.cells == 1 else LOOSE).format(window=limit.window_seconds)
-        print(NOTES.format(resolution=resolution))
+def _scopes(text: str) -> Sequence[str]:
+    from keyledger.verification.verdict import SCOPE  # noqa: PLC0415
+
+    found = [scope.strip() for scope in text.split(",")] if text else []
+    for scope in found:
+        if SCOPE.fullmatch(scope) is None:
+            raise LocalRunError("--scopes: a scope is * or [a-z0-9][a-z0-9:._-]{0,63}")
+    return found
 
 
 def _moment(name: str, text: str) -> int:
@@ -166,7 +176,3 @@ def _moment(name: str, text: str) -> int:
         return parse_rfc3339(text)
     except ValueError:
         raise LocalRunError(f"--{name} is RFC 3339 with an offset, 2026-01-31T09:00:00Z") from None
-
-
-def _time(moment: int) -> str:
-    return f"{datetime.fromtimestamp(moment // SECOND, UTC):%Y-%m-%dT%H:%MZ}"

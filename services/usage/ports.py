@@ -10,6 +10,7 @@ from msgspec import Struct
 from keyledger.events import Epoch, Quota, RateLimit
 from keyledger.grants import Want
 from services.usage.domain.granting import Legacy
+from services.usage.domain.parking import Parked
 from services.usage.domain.pool import Pool
 from services.usage.domain.series import Mark, Question, Reading
 from services.usage.domain.shares import Right
@@ -33,18 +34,32 @@ class UsageStore(Protocol):
         """How far this epoch's line is folded; the first call for a line says where it begins.
 
         Positions go on from one line to the next. So a new line begins where the one before it was left, or
-        at `head` when Postgres went back further than that: what was counted stays counted, and once.
+        at `head` when Postgres went back further than that: what was counted stays counted, and once. What
+        is passed over behind that belongs to no log any more, and is forgotten.
         """
         ...
 
     async def fold(
-        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+        self,
+        epoch: Epoch,
+        after: int,
+        last: int,
+        tally: Tally,
+        erased: Collection[str] = (),
+        *,
+        parked: Sequence[Parked] = (),
     ) -> bool:
         """Add the tally of the positions after `after` up to `last` and move on to `last`, both or neither.
 
-        What these positions say is erased is remembered in the same step, for `erase_some`. False, and
-        nothing added, when `after` is not how far this line is folded: another process was here.
+        What these positions say is erased is remembered in the same step, for `erase_some`, and which of them
+        are passed over. False, and nothing added, when `after` is not how far this line is folded: another
+        process was here. `Unfoldable` when the tally holds what can never be added; a counter that would
+        grow beyond 2^63 - 1 stays there.
         """
+        ...
+
+    async def parked(self) -> int:
+        """How many batches are passed over."""
         ...
 
     async def erase_some(self) -> bool:
@@ -74,10 +89,14 @@ class Credential(Struct, frozen=True):
 
 
 class Limited(Struct, frozen=True):
-    """The rate limit and the quota of a workspace or key; None without one."""
+    """The rate limit and the quota of a workspace or key; None without one.
+
+    `position` is that of the log they were read at; None when the key service did not tell it.
+    """
 
     rate_limit: RateLimit | None = None
     quota: Quota | None = None
+    position: int | None = None
 
 
 class Access(Protocol):

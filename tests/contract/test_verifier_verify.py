@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from keyledger.clock import SECOND
-from keyledger.events import KeyChanged, KeyRevoked, RateLimit
+from keyledger.events import KeyChanged, KeyRevoked, Quota, RateLimit
 from keyledger.token import Secret
 from tests.support.followed_log import START, WORKSPACE, key_created, key_id, token
 from tests.support.verifying import World
@@ -248,6 +248,36 @@ async def test_a_batch_with_one_wrong_request_spends_nothing(wrong: dict[str, An
     world = await world_with_key(limit=10)
     refused = await batch(world, [{"key": token(1)}, {"key": token(1), **wrong}])
     assert (refused.status_code, refused.json()["field"]) == (400, field)
+    assert (await verify(world, cost=0)).json()["rate_limit"]["remaining"] == 10
+
+
+@pytest.mark.parametrize(
+    "limited",
+    [
+        {"rate_limit": RateLimit(50, 60)},
+        {"quota": Quota(50, "day")},
+        {"rate_limit": RateLimit(90, 60), "quota": Quota(50, "month")},
+    ],
+)
+async def test_each_cost_of_a_batch_is_held_against_every_limit(limited: dict[str, Any]) -> None:
+    world = await world_with_key(limit=100, **limited)
+    world.add(key_id(2), key_created(2))
+    await world.caught_up()
+    # the workspace is the tightest then, and not the limit that the cost is beyond
+    assert (await verify(world, key=token(2), cost=70)).json()["valid"]
+    alone = await verify(world, cost=60)
+    assert (alone.status_code, alone.json()["error"]) == (400, "cost_exceeds_limit")
+    refused = (await batch(world, [{"key": token(2)}, {"key": token(1), "cost": 60}])).json()
+    assert (refused["error"], refused["field"]) == ("cost_exceeds_limit", "requests.cost")
+    assert refused["message"] == f"Request 1: {alone.json()['message']}"
+    assert (await verify(world, key=token(2), cost=0)).json()["rate_limit"]["remaining"] == 30
+
+
+async def test_a_batch_of_which_one_is_too_old_spends_nothing() -> None:
+    world = await world_with_key(limit=10)
+    world.clock.advance(2)
+    refused = await batch(world, [{"key": token(1)}, {"key": token(1), "max_staleness": 1}])
+    assert (refused.status_code, refused.json()["error"]) == (503, "stale")
     assert (await verify(world, cost=0)).json()["rate_limit"]["remaining"] == 10
 
 

@@ -1,7 +1,11 @@
 """`keyledger keys` beside a running system, as an operator or a script uses it."""
 
+import json
+from datetime import UTC, datetime, timedelta
+
 from tests.support.command import Done, keyledger
 from tests.support.system import System
+from tests.support.waiting import until
 
 
 async def test_a_key_is_made_listed_rotated_and_revoked_from_the_terminal(system: System) -> None:
@@ -34,9 +38,41 @@ async def test_a_key_is_made_listed_rotated_and_revoked_from_the_terminal(system
     assert "refused by verifier-" in said
     for each in (token, rotated.out.strip()):
         assert (await system.verify(each))["code"] == "REVOKED"
+    listed = json.loads((await run("keys", "list", *here, "--json")).good())["keys"]
+    alone = json.loads((await run("keys", "show", key, *here, "--json")).good())
+    assert [each["id"] for each in listed] == [key] == [alone["id"]]
+    assert alone["secrets"][-1]["hint"].endswith(rotated.out.strip()[-4:])
+    found = json.loads((await run("keys", "events", key, *here, "--json")).good())["events"]
+    assert [each["type"] for each in found] == ["key_created", "key_rotated", "key_revoked"]
+    assert ws in [
+        each["id"] for each in json.loads((await run("keys", "workspaces", "--json")).good())["workspaces"]
+    ]
     told = (await run("keys", "events", key, *here)).good()
     types = [line.split()[2] for line in told.splitlines() if "key_" in line and "position" not in line]
     assert types == ["key_created", "key_rotated", "key_revoked"]
+
+
+async def test_what_another_limit_would_have_meant_is_asked_of_every_workspace_at_once(
+    system: System,
+) -> None:
+    ws = await system.workspace("Busy")
+    key = await system.key(ws)
+    for _ in range(3):
+        assert (await system.verify(key["key"], min_position=key["position"]))["valid"]
+    now = datetime.now(UTC)
+    span = (
+        "--from",
+        f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+        "--to",
+        f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+    )
+
+    async def told() -> bool:
+        # nothing says where it runs but its home
+        said = (await keyledger("what-if", "--limit", "1/60", *span, home=system.home)).good()
+        return key["id"] in said and f"{ws} Busy" in said
+
+    await until(told, within=15, describe="the refusals of a limit that was not in force")
 
 
 async def test_what_is_refused_is_a_sentence_that_names_the_field(system: System) -> None:

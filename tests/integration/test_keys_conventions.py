@@ -216,7 +216,9 @@ async def test_authorize_says_whether_the_caller_may(here: House, ws: str) -> No
     asked = {"workspace_id": ws, "scope": "keyledger:usage:read"}
     answer = await by.ok("POST", "/v1/authorize", asked)
     assert answer == {"principal": by.key_id, "workspace_id": ws, "scopes": ["keyledger:usage:read"]}
-    assert (await here.admin("POST", "/v1/authorize", asked)).status_code == 200
+    allowed = await here.admin("POST", "/v1/authorize", asked)
+    head = (await here.admin("GET", f"/v1/workspaces/{ws}")).headers["X-Keyledger-Position"]
+    assert (allowed.status_code, allowed.headers["X-Keyledger-Position"]) == (200, head)
     refused(
         await by("POST", "/v1/authorize", asked | {"scope": "keyledger:keys:read"}),
         403,

@@ -23,6 +23,7 @@ from infra.local.house import LOOK_AT_LOGS
 from infra.local.log_file import LOG_BYTES
 from infra.local.probe import http_get
 from infra.local.settings import PORT_OFFSETS
+from tests.support.command import keyledger
 from tests.support.processes import Process
 from tests.support.waiting import until
 
@@ -288,6 +289,20 @@ async def test_a_taken_port_is_named_before_anything_starts(runs: Runs) -> None:
     assert f"{run.port('keys')} (keys, on 127.0.0.1)" in other.output
     assert "KEYLEDGER_PORT_BASE" in other.output
     assert "Traceback" not in other.output
+
+
+async def test_a_run_is_found_by_its_home_alone(runs: Runs) -> None:
+    run = runs.start(KEYLEDGER_HOST="127.0.0.2")
+    await run.ready()
+    link = (await keyledger("login", home=run.home)).good().strip()
+    assert link.startswith(f"http://127.0.0.2:{run.base}/sign-in/link?token=")
+    seen = (await keyledger("doctor", home=run.home)).good()
+    for name in ("nats", "postgres"):
+        assert f"listens on 127.0.0.2:{run.port(name)}" in seen
+    assert f"http://127.0.0.2:{run.port('keys')} answers 200" in seen
+    assert f"`KEYLEDGER_HOME={run.home} " in run.output, "what another link is asked for with"
+    other = await keyledger("login", home=run.home, KEYLEDGER_PORT_BASE="9000")
+    assert other.good().startswith("http://127.0.0.2:9000/")
 
 
 async def test_a_home_serves_one_run_and_two_homes_run_side_by_side(runs: Runs) -> None:

@@ -22,6 +22,7 @@ REMEMBERED_ANSWERS = 10_000
 MAX_MESSAGE = 300
 OK = 200
 KEY_HEADER = "X-API-Key"
+POSITION_HEADER = "X-Keyledger-Position"
 CREDENTIAL_FIELDS = (KEY_HEADER, "Authorization")
 
 
@@ -69,10 +70,13 @@ class KeyServiceAccess:
             raise _nobody_can_say() from None
         if response.status_code != OK:
             raise _refusal(response)
+        position = response.headers.get(POSITION_HEADER, "")
         try:
-            return msgspec.json.decode(response.content, type=Limited)
+            limited = msgspec.json.decode(response.content, type=Limited)
         except msgspec.MsgspecError:
             raise _nobody_can_say() from None
+        read_at = int(position) if position.isascii() and position.isdecimal() else None
+        return msgspec.structs.replace(limited, position=read_at)
 
 
 def _refusal(response: httpx2.Response) -> Refusal:

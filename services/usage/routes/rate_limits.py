@@ -9,7 +9,8 @@ from keyledger.server.bodies import decode_query
 from keyledger.server.openapi import documented
 from services.usage.domain.cell import Cell, Part
 from services.usage.handlers import Usage
-from services.usage.routes.asking import Http, credential_of, pairs_of
+from services.usage.ports import Limited
+from services.usage.routes.asking import POSITION, Http, at_position, credential_of, pairs_of
 
 
 class NoQuery(Struct, forbid_unknown_fields=True):
@@ -45,10 +46,13 @@ class RateLimitBody(Struct):
     quota: QuotaBody | None
 
 
+_CELL = documented(answered={POSITION: "The position of the log that the limits were read at."})
+
+
 @get(
     "/v1/workspaces/{workspace_id:str}/rate-limit",
     summary="The current cell of a workspace's rate limit",
-    operation_class=documented(),
+    operation_class=_CELL,
 )
 async def workspace_rate_limit(request: Http, workspace_id: str, usage: Usage) -> Response[RateLimitBody]:
     """What was admitted and granted in the cell that runs, and to which verifiers. 503 while nobody
@@ -56,13 +60,14 @@ async def workspace_rate_limit(request: Http, workspace_id: str, usage: Usage) -
     """
     limited = await usage.admit(credential_of(request), workspace_id)
     decode_query(pairs_of(request), NoQuery)
-    return Response(_body(*await usage.limits_of(workspace_id, limited)))
+    body = _body(*await usage.limits_of(workspace_id, limited))
+    return Response(body, headers=_read_at(limited))
 
 
 @get(
     "/v1/workspaces/{workspace_id:str}/keys/{key_id:str}/rate-limit",
     summary="The current cell of a key's own rate limit",
-    operation_class=documented(),
+    operation_class=_CELL,
 )
 async def key_rate_limit(
     request: Http, workspace_id: str, key_id: str, usage: Usage
@@ -70,7 +75,13 @@ async def key_rate_limit(
     """As of a workspace, for the limit that a key has besides."""
     limited = await usage.admit(credential_of(request), workspace_id, key_id)
     decode_query(pairs_of(request), NoQuery)
-    return Response(_body(*await usage.limits_of(key_id, limited)))
+    body = _body(*await usage.limits_of(key_id, limited))
+    return Response(body, headers=_read_at(limited))
+
+
+def _read_at(limited: Limited) -> dict[str, str]:
+    # a key service that does not tell it yet is no reason to answer nothing
+    return {} if limited.position is None else at_position(limited.position)
 
 
 def _body(limit: Cell | None, quota: Cell | None) -> RateLimitBody:

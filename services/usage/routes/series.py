@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get
@@ -16,10 +17,11 @@ from msgspec import UNSET, Struct, UnsetType
 from keyledger.clock import rfc3339
 from keyledger.server.bodies import decode_query
 from keyledger.server.openapi import documented
-from services.usage.domain.period import Granularity
+from services.usage.domain.period import Resolution
 from services.usage.domain.tally import Count
 from services.usage.handlers import Answer, Asked, Usage
-from services.usage.routes.asking import Http, credential_of, pairs_of
+from services.usage.routes.asking import POSITION, Http, accepted, at_position, credential_of, pairs_of
+from services.usage.routes.preferring import CSV, JSON, prefers
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _Time = Annotated[
@@ -33,7 +35,9 @@ class SeriesQuery(Struct, forbid_unknown_fields=True):
 
     start: _Time = msgspec.field(name="from", default=None)
     end: _Time = msgspec.field(name="to", default=None)
-    granularity: Granularity = "hour"
+    granularity: Annotated[
+        Resolution, msgspec.Meta(description="The buckets; total is a single one, the whole period.")
+    ] = "hour"
     group_by: Annotated[
         str | None, msgspec.Meta(description="Any of key, outcome, environment, external_id.")
     ] = None
@@ -81,39 +85,51 @@ class LastUsedBody(Struct):
     last_used: dict[str, str | None]
 
 
-_SERIES = documented(query=SeriesQuery, headers=("Accept",))
-_LAST_USED = documented(query=LastUsedQuery)
+_NEXT, _LAST = "X-Next-Cursor", "X-Last-Used-At"
+_POSITION = {POSITION: "How far the log of uses was counted when this was read."}
+_OF_CSV = {_NEXT: "With CSV only: the cursor of the next page; absent on the last one."}
+_OF_KEY = {_LAST: "With CSV only: when the key was last used; absent for one that never was."}
+_SERIES = documented(query=SeriesQuery, headers=("Accept",), texts=(CSV,), answered=_POSITION | _OF_CSV)
+_KEY_SERIES = documented(
+    query=SeriesQuery, headers=("Accept",), texts=(CSV,), answered=_POSITION | _OF_CSV | _OF_KEY
+)
+_LAST_USED = documented(query=LastUsedQuery, answered=_POSITION)
 
 
 @get("/v1/workspaces/{workspace_id:str}/usage", summary="Usage of a workspace", operation_class=_SERIES)
 async def workspace_usage(request: Http, workspace_id: str, usage: Usage) -> Response[SeriesBody]:
     """Uses per bucket. `from` is inclusive and `to` exclusive: by default the last 24 hours with the current
-    bucket. A `from` inside a bucket means that whole bucket. Series are sparse. Beyond 10,000 points there is
-    a cursor. `Accept: text/csv` gives CSV, with the cursor in `X-Next-Cursor`.
+    bucket. Both are rounded to whole buckets: the bucket that `from` lies in counts, and so does the one that
+    `to` lies in, unless `to` is its start. `granularity=total` tells what the minutes of the whole period add
+    up to, in one point for each group. Series are sparse. Beyond 10,000 points there is a cursor.
+
+    `Accept` that prefers `text/csv` gives CSV (RFC 4180, a header line first), with the cursor in
+    `X-Next-Cursor`. A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return has an apostrophe
+    put before it, so that no spreadsheet takes it for a formula; an external id may need to be read so.
     """
     await usage.admit(credential_of(request), workspace_id)
     answer = await usage.series(workspace_id, None, _asked(request))
-    if _wants_csv(request.headers.get("accept", "")):
+    if prefers(accepted(request), CSV, JSON):
         return _csv(answer)
     body = SeriesBody(_points(answer), answer.reading.totals, answer.next_cursor)
-    return Response(body, headers=_position(answer.reading.position))
+    return Response(body, headers=at_position(answer.reading.position))
 
 
 @get(
     "/v1/workspaces/{workspace_id:str}/keys/{key_id:str}/usage",
     summary="Usage of a key",
-    operation_class=_SERIES,
+    operation_class=_KEY_SERIES,
 )
 async def key_usage(request: Http, workspace_id: str, key_id: str, usage: Usage) -> Response[KeySeriesBody]:
-    """As the usage of a workspace, for one key, with its last use."""
+    """As the usage of a workspace, for one key, with its last use, which CSV has in `X-Last-Used-At`."""
     await usage.admit(credential_of(request), workspace_id, key_id)
     answer = await usage.series(workspace_id, key_id, _asked(request))
-    if _wants_csv(request.headers.get("accept", "")):
-        return _csv(answer)
     reading = answer.reading
     last = None if reading.last_used_at is None else rfc3339(reading.last_used_at)
+    if prefers(accepted(request), CSV, JSON):
+        return _csv(answer, {} if last is None else {_LAST: last})
     body = KeySeriesBody(_points(answer), reading.totals, answer.next_cursor, last)
-    return Response(body, headers=_position(reading.position))
+    return Response(body, headers=at_position(reading.position))
 
 
 @get(
@@ -127,16 +143,12 @@ async def last_used(request: Http, workspace_id: str, usage: Usage) -> Response[
     query = decode_query(pairs_of(request), LastUsedQuery)
     found, position = await usage.last_used(workspace_id, query.keys)
     told = {key: None if at is None else rfc3339(at) for key, at in found.items()}
-    return Response(LastUsedBody(told), headers=_position(position))
+    return Response(LastUsedBody(told), headers=at_position(position))
 
 
 def _asked(request: Http) -> Asked:
     query = decode_query(pairs_of(request), SeriesQuery)
     return Asked(query.start, query.end, query.granularity, query.group_by, query.cursor)
-
-
-def _position(position: int) -> dict[str, str]:
-    return {"X-Keyledger-Position": str(position)}
 
 
 def _points(answer: Answer) -> list[PointBody]:
@@ -159,37 +171,19 @@ def _points(answer: Answer) -> list[PointBody]:
     ]
 
 
-def _csv(answer: Answer) -> Response[Any]:
-    """The page as CSV (RFC 4180): a header line, one line a point."""
+def _csv(answer: Answer, besides: Mapping[str, str] | None = None) -> Response[Any]:
+    """The page as CSV (RFC 4180): a header line, one line a point; what has no column is in a header."""
     columns: tuple[str, ...] = ("start", *answer.groups, "count", "cost")
     text = io.StringIO()
     lines = csv.writer(text)
     lines.writerow(columns)
     lines.writerows([_cell(getattr(point, column)) for column in columns] for point in _points(answer))
-    headers = _position(answer.reading.position)
+    headers = at_position(answer.reading.position) | dict(besides or {})
     if answer.next_cursor is not None:
-        headers["X-Next-Cursor"] = answer.next_cursor
-    return Response(text.getvalue(), headers=headers, media_type="text/csv")
+        headers[_NEXT] = answer.next_cursor
+    return Response(text.getvalue(), headers=headers, media_type=CSV)
 
 
 def _cell(value: str | int | None) -> str | int | None:
     """A spreadsheet would run what begins like a formula, and an external id was typed by somebody."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def _wants_csv(accept: str) -> bool:
-    """Whether an Accept header names CSV, and JSON not more so."""
-    return _weight(accept, "text/csv") > _weight(accept, "application/json")
-
-
-def _weight(accept: str, media: Literal["text/csv", "application/json"]) -> float:
-    """The q of a media type that is named in an Accept header; 0 when it is not."""
-    for part in accept.lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        if name == media:
-            weights = [piece[2:] for piece in parameters if piece.startswith("q=")]
-            try:
-                return float(weights[0]) if weights else 1.0
-            except ValueError:
-                return 0.0
-    return 0.0

@@ -18,7 +18,7 @@ from keyledger.clock import rfc3339, stopwatch
 from keyledger.errors import Refusal, invalid_request
 from keyledger.server.bodies import decode_json
 from keyledger.verification.judge import Judge, needs_of
-from keyledger.verification.limits import LimitState
+from keyledger.verification.limits import LimitState, beyond
 from keyledger.verification.proving import Unproven
 from keyledger.verification.verdict import (
     DISABLED,
@@ -32,6 +32,7 @@ from keyledger.verification.verdict import (
     Needs,
     Ungranted,
     Verdict,
+    demands,
 )
 from services.verifier.handlers.tally import Tally
 
@@ -181,7 +182,7 @@ class Checks:
             await self._reached(request)
         await self.verifier.decidable([request.key for request in batch.requests])
         async for at, (request, needs) in _in_slices(asked):
-            if needs.cost > 1:
+            if needs.cost > 1 or request.max_staleness is not UNSET:
                 self._affordable(at, request, needs)
         verdicts: list[VerdictBody] = []
         patience = BATCH_PATIENCE
@@ -223,12 +224,18 @@ class Checks:
         await self.verifier.reached(_position(request), None if request.epoch is UNSET else request.epoch)
 
     def _affordable(self, at: int, request: VerifyRequest, needs: Needs) -> None:
-        """Refuse a cost beyond the limit before another request of the batch has spent anything."""
-        looked = self.verifier.judge(request.key, msgspec.structs.replace(needs, cost=0))
-        if looked.valid and looked.limit is not None and needs.cost > looked.limit.limit:
-            raise Refusal(
-                "cost_exceeds_limit", f"Request {at} costs more than a limit allows.", field="requests.cost"
-            )
+        """Refuse a cost beyond any limit, and what is too old for it, before another request of the batch has
+        spent anything.
+        """
+        free = msgspec.structs.replace(needs, cost=0)
+        looked = self.verifier.judge(request.key, free, max_staleness=_staleness(request))
+        workspace = None if looked.key is None else self.verifier.store.workspace(looked.key.workspace_id)
+        if not looked.valid or looked.key is None or workspace is None:
+            return
+        for demand in demands(looked.key, workspace):
+            if needs.cost > demand.limit:
+                wrong = beyond(demand)
+                raise Refusal(wrong.code, f"Request {at}: {wrong.message}", field=f"requests.{wrong.field}")
 
     def _in_batch(self, at: int, request: VerifyRequest) -> Needs:
         try:

@@ -14,13 +14,17 @@ from keyledger.server.telemetry import exposition
 
 
 class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of `/readyz`. `status` is `ready`, `degraded` (ready all the same) or why it is not."""
+    """The body of `/readyz`. `status` is `ready`, `degraded` (ready all the same) or why it is not.
+
+    `parked` is how many records of a log were passed over, since they cannot be counted.
+    """
 
     status: str
     position: int | None = None
     head: int | None = None
     epoch: str | None = None
     age_ms: int | None = None
+    parked: int | None = None
 
     @property
     def ready(self) -> bool:

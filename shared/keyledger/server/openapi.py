@@ -7,7 +7,7 @@ same structs into the schema.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import (
     Components,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     Operation,
@@ -41,9 +42,19 @@ _ERROR: dict[str, Any] = {
 
 
 def documented(
-    *, body: Any = None, query: Any = None, headers: Sequence[str] = (), body_required: bool = True
+    *,
+    body: Any = None,
+    query: Any = None,
+    headers: Sequence[str] = (),
+    body_required: bool = True,
+    texts: Sequence[str] = (),
+    answered: Mapping[str, str] | None = None,
 ) -> type[Operation]:
-    """The operation class of a handler that decodes `body` and `query` itself and reads these headers."""
+    """The operation class of a handler that decodes `body` and `query` itself and reads these headers.
+
+    Where it succeeds it can answer text of the types in `texts`, too, and with the headers in `answered`,
+    each with its meaning.
+    """
 
     # Operation has no __post_init__ of its own to call ours: this class must be a dataclass itself
     @dataclass
@@ -64,9 +75,15 @@ def documented(
                 for name in headers
             ]
             self.parameters = parameters or None
+            done: dict[str, Any] = dict(self.responses or {})
+            text = OpenAPIMediaType(schema=cast("Any", {"type": "string"}))
+            meanings = {name: OpenAPIHeader(description=why) for name, why in (answered or {}).items()}
+            for told in done.values():
+                told.content = {**(told.content or {}), **dict.fromkeys(texts, text)} or None
+                told.headers = {**(told.headers or {}), **meanings} or None
             failed = OpenAPIMediaType(schema=cast("Any", _ERROR))
             self.responses = {
-                **(self.responses or {}),
+                **done,
                 "default": OpenAPIResponse(
                     description="Refused; the code says why.", content={"application/json": failed}
                 ),
@@ -107,6 +124,7 @@ def openapi_config(
         version=version,
         description=description,
         path=_DOCS,
+        use_handler_docstrings=True,
         openapi_router=Router(
             path=_DOCS, route_handlers=[], before_request=_only_what_exists, include_in_schema=False
         ),

@@ -19,7 +19,7 @@ ALLOWED = frozenset(
     "event level timestamp logger service error where request_id position head epoch line stream type "
     "schema_version count seq boot port host state status seconds attempt why path reason subject bytes "
     "method migration name expected delay age_ms verifier dropped lost after before "
-    "shared_position lost_position pepper pid".split()
+    "shared_position lost_position pepper pid term went_on".split()
 )
 
 

@@ -1,11 +1,15 @@
 """What each service of the local run is told, and what it is not."""
 
+import shlex
+import sys
 from pathlib import Path
+
+import pytest
 
 from infra.local.home import Home
 from infra.local.services import Servers, service_specs
 from infra.local.settings import read_settings
-from infra.local.welcome import welcome
+from infra.local.welcome import typed, welcome
 
 SERVERS = Servers(
     postgres={
@@ -78,8 +82,32 @@ def test_a_description_of_a_child_shows_no_secret() -> None:
 
 
 def test_the_welcome_quotes_a_home_with_a_space() -> None:
-    text = welcome(read_settings({"KEYLEDGER_PORT_BASE": "9000"}), Home(Path("/a b")), "http://link")
+    text = welcome(
+        read_settings({"KEYLEDGER_PORT_BASE": "9000"}),
+        Home(Path("/a b")),
+        "http://link",
+        ".venv/bin/keyledger",
+    )
     assert "< '/a b/bootstrap.json')" in text
     assert "http://127.0.0.1:9004/v1/contacts" in text
     assert "\n  http://link\n" in text
-    assert "works once" not in welcome(read_settings({}), Home(Path("/a")), None)
+    assert "`.venv/bin/keyledger login` prints another" in text
+    assert "works once" not in welcome(read_settings({}), Home(Path("/a")), None, "keyledger")
+
+
+def test_the_command_is_named_as_it_can_be_typed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(sys.executable).with_name("keyledger")
+    default, other = Home(read_settings({}).home), Home(Path("/a b"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(program.parents[2])
+    assert typed(default) == str(program.relative_to(program.parents[2])), "as in a checkout"
+    assert typed(other) == f"KEYLEDGER_HOME='/a b' {typed(default)}"
+    monkeypatch.chdir(tmp_path)
+    assert typed(default) == shlex.quote(str(program))
+    (tmp_path / "keyledger").write_text("")
+    (tmp_path / "keyledger").chmod(0o755)
+    assert typed(default) == shlex.quote(str(program)), "another one is on the path"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert typed(default) == "keyledger"

@@ -28,10 +28,17 @@ class Query(msgspec.Struct):
 
 @post(
     "/things/{thing:str}",
-    operation_class=documented(body=Body, query=Query, headers=("Idempotency-Key",)),
+    operation_class=documented(
+        body=Body,
+        query=Query,
+        headers=("Idempotency-Key",),
+        texts=("text/csv",),
+        answered={"X-Far": "How far."},
+    ),
     summary="Make a <thing>",
 )
 async def make(thing: str) -> dict[str, str]:
+    """Makes it, and says so."""
     return {"thing": thing}
 
 
@@ -70,6 +77,15 @@ async def test_what_a_handler_decodes_itself_is_in_the_document() -> None:
     refused = operation["responses"]["default"]["content"]["application/json"]["schema"]
     assert refused["required"] == ["error", "message", "request_id"]
     assert "400" not in operation["responses"]
+    assert operation["description"] == "Makes it, and says so."
+
+
+async def test_what_a_handler_answers_besides_is_in_the_document() -> None:
+    operation = (await fetch("/docs/openapi.json")).json()["paths"]["/things/{thing}"]["post"]
+    made = operation["responses"]["201"]
+    assert made["content"]["text/csv"]["schema"] == {"type": "string"}
+    assert "application/json" in made["content"]
+    assert made["headers"]["X-Far"]["description"] == "How far."
 
 
 async def test_the_page_shows_every_operation_and_fetches_nothing() -> None:

@@ -17,7 +17,7 @@ configure_logging("keys", "warning")
 log = structlog.get_logger("test")
 log.info("too_quiet", position=1)
 log.warning("seen", position=7, token={TOKEN!r}, headers={{"x-api-key": {TOKEN!r}}}, body={TOKEN!r})
-log.bind(api_key={TOKEN!r}).error("bound", error="TypeError", where=["a:1 b"])
+log.bind(api_key={TOKEN!r}).error("bound", error="TypeError", where=["a:1 b"], term=3, went_on=True)
 try:
     raise RuntimeError({TOKEN!r})
 except RuntimeError:
@@ -43,6 +43,7 @@ def test_what_is_not_on_the_list_is_withheld() -> None:
     assert seen["position"] == 7
     assert seen["token"] == seen["headers"] == seen["body"] == "(withheld)"
     assert (bound["api_key"], bound["error"], bound["where"]) == ("(withheld)", "TypeError", ["a:1 b"])
+    assert (bound["term"], bound["went_on"]) == (3, True), "who grants, and since when"
     assert raised["reason"] == "defect"
     for entry in told:
         assert entry["timestamp"].endswith("Z")
