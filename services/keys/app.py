@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from litestar import Litestar
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from keyledger.clock import Clock, SystemClock
 from keyledger.digest import Peppers, load_peppers
@@ -110,6 +110,10 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     )
     rotation = secrets.rotation
     first_uses = FirstUses(states, writer)
+    registry = new_registry()
+    unsound = Counter(
+        "keyledger_uses_refused", "Sums of uses that were not recorded.", ["field"], registry=registry
+    )
     consumer = Consumer(
         bus,
         states,
@@ -120,6 +124,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
         first_use=first_uses.used,
         writer=new_id("writer"),
         committed=lambda: log.committed,
+        refused=lambda field, count: unsound.labels(field).inc(count),
     )
     ticker = Ticker(bus, lambda: consumer.head(HeadQuestion("", "")))
 
@@ -131,7 +136,6 @@ async def build(settings: Settings, stack: AsyncExitStack) -> Edge:
     keys = Keys(writer, peppers, prover, settings.prefix)
     history = History(states, sealer)
     time_travel = TimeTravel(states, history, clock)
-    registry = new_registry()
     _export(registry, relay, use_relay, consumer, oldest)
 
     async def readiness() -> Readiness:

@@ -21,7 +21,8 @@ from keyledger.verification.ports import (
     BusUnavailable,
     Message,
 )
-from keyledger.wire import Head, HeadQuestion, UseBatch
+from keyledger.wire import Head, HeadQuestion
+from services.keys.domain.uses import BATCH, sift
 from services.keys.handlers.receipts import Receipts
 from services.keys.ports import Appended, HeadNow, States, UseLog
 
@@ -63,10 +64,12 @@ class Consumer:
         first_use: FirstUse | None = None,
         writer: str = "",
         committed: Callable[[], Appended | None] = lambda: None,
+        refused: Callable[[str, int], None] = lambda field, count: None,
     ) -> None:
         """`writer` names this process in its answers, so that followers know all who can write.
 
         `committed` is its own last commit: the head is there at least, though Postgres cannot be asked.
+        `refused` is told of sums of uses that are not recorded: the field that is wrong, and how many.
         """
         self._bus = bus
         self._states = states
@@ -77,6 +80,7 @@ class Consumer:
         self._first_use = first_use
         self._writer = writer
         self._committed = committed
+        self._refused = refused
         self._known: HeadNow | None = None
         # reads are numbered as they begin; what an earlier one found must not replace what a later one did
         self._began = 0
@@ -165,19 +169,31 @@ class Consumer:
             await self._receipts.note(question)
 
     async def _use_batch(self, message: Message) -> None:
-        batch = _decode(message, UseBatch)
-        if batch is None:
+        """Record what is sound of a batch, and answer: whatever is wrong with it, its sender goes on."""
+        now = self._clock.now()
+        told = sift(message.body, now=now)
+        if told is None:
+            # whoever sent it knows no more of a batch than we do, and waits for no answer
+            _log.error("uses_refused", why=BATCH, bytes=len(message.body))
+            self._refused(BATCH, 1)
             return
+        batch, next_seq = told.batch, told.seq + 1
+        source = {"boot": None if batch is None else batch.boot, "seq": told.seq}
         try:
-            next_seq = await self._uses.record(batch, now=self._clock.now())
-            if self._first_use is not None:
-                for key_id, secret in batch.first_uses:
-                    await self._first_use(key_id, secret)
+            if batch is not None:
+                next_seq = await self._uses.record(batch, now=now)
+                if self._first_use is not None:
+                    for key_id, secret in batch.first_uses:
+                        await self._first_use(key_id, secret)
         except Refusal as refusal:
             # no answer: the verifier keeps the batch and sends it again
-            _log.warning("uses_not_recorded", why=refusal.code, boot=batch.boot, seq=batch.seq)
+            _log.warning("uses_not_recorded", why=refusal.code, **source)
             return
-        self.recorded += 1
+        for field, count in told.refused.items():
+            # names of fields only: what stood in them is whatever somebody sent
+            _log.error("uses_refused", why=field, count=count, **source)
+            self._refused(field, count)
+        self.recorded += batch is not None
         if message.reply:
             await self._bus.publish(message.reply, msgspec.msgpack.encode(next_seq))
 
@@ -185,6 +201,6 @@ class Consumer:
 def _decode(message: Message, kind: type[T]) -> T | None:
     try:
         return msgspec.msgpack.decode(message.body, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         _log.warning("message_not_understood", subject=message.subject, why=type(error).__name__)
         return None

@@ -111,13 +111,13 @@ def _usage(state: State) -> Usage:
 
 
 async def _readiness(state: State) -> Readiness:
-    """Ready when the counters are at most `MAX_AGE_SECONDS` old and can be read."""
+    """Ready when the counters are at most `MAX_AGE_SECONDS` old and can be read; degraded with any parked."""
     consumer: UseConsumer = state["consumer"]
     parts: Parts = state["parts"]
     age = consumer.age()
     if consumer.epoch is None:
         return Readiness("starting")
-    status = "ready" if parts.bus.connected else "degraded"
+    status = "ready" if parts.bus.connected and not consumer.parked else "degraded"
     if age is None or age > MAX_AGE_SECONDS:
         status = "behind"
     try:
@@ -130,6 +130,7 @@ async def _readiness(state: State) -> Readiness:
         consumer.head,
         consumer.epoch.text,
         None if age is None else round(age * 1000),
+        consumer.parked or None,
     )
 
 

@@ -1,7 +1,8 @@
 """Following the use log: live batches as they come, pages of the feed on a gap, every two seconds, at start.
 
 What is live is only a shortcut: positions are dense, so a batch that was lost shows as a gap, and the feed
-has it. The store refuses a fold that does not begin where it stands, so any number of these may run.
+has it. The store refuses a fold that does not begin where it stands, so any number of these may run. A batch
+that cannot be counted is tried alone a few times, and then passed over: it costs itself and no other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import structlog
@@ -20,7 +21,8 @@ from keyledger.clock import Clock
 from keyledger.events import Epoch
 from keyledger.verification.ports import USE_LIVE_SUBJECT, Bus, BusUnavailable, Feed, FeedUnavailable, Message
 from keyledger.wire import ErasedUses
-from services.usage.domain.tally import tally
+from services.usage.domain.parking import Parked, Tries, Unfoldable, Unread, check
+from services.usage.domain.tally import Tally, tally
 from services.usage.ports import StoreUnavailable, UsageStore
 
 ASK_SECONDS = 2.0
@@ -45,6 +47,7 @@ class Metrics:
         self.age = Gauge("keyledger_age_seconds", "Age of the folded state", registry=registry)
         self.folded = Counter("keyledger_usage_batches", "Batches folded", ["source"], registry=registry)
         self.gaps = Counter("keyledger_usage_gaps", "Gaps in what was live", registry=registry)
+        self.parked = Gauge("keyledger_usage_parked_batches", "Batches not counted", registry=registry)
         self.failures = Counter("keyledger_usage_failures", "Failed rounds", ["cause"], registry=registry)
 
 
@@ -64,9 +67,12 @@ class UseConsumer:
         self._owed: tuple[int, float] | None = None
         self._fresh_as_of: float | None = None
         self._trouble = ""
+        self._tries = Tries()
         self.epoch: Epoch | None = None
         self.position = 0
         self.head = 0
+        self.parked = 0
+        """Batches that are passed over, since they cannot be counted."""
         metrics.age.set_function(lambda: self.age() or 0.0)
 
     def age(self) -> float | None:
@@ -79,6 +85,7 @@ class UseConsumer:
         await self._subscribe()
         failures = 0
         while True:
+            stood = self.position
             try:
                 await self._catch_up()
                 await self._erase()
@@ -86,9 +93,10 @@ class UseConsumer:
                 self._say("")
                 await self._follow()
             except Exception as error:
-                failures += 1
+                # one that stands in the way must not make the wait for the next one longer
+                failures = failures + 1 if self.position == stood else 1
                 self._metrics.failures.labels(type(error).__name__).inc()
-                expected = isinstance(error, FeedUnavailable | StoreUnavailable)
+                expected = isinstance(error, FeedUnavailable | StoreUnavailable | Unfoldable)
                 # other exceptions may quote what they met: only their class is told
                 self._say(f"{type(error).__name__}: {error}" if expected else type(error).__name__)
                 pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
@@ -106,7 +114,7 @@ class UseConsumer:
             return
         try:
             batch = _DECODER.decode(message.body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             self._metrics.failures.labels("undecodable").inc()
             return
         self._live.append(batch)
@@ -120,6 +128,7 @@ class UseConsumer:
     async def _catch_up(self) -> None:
         """Fold page after page until the head that the feed told of."""
         self._ask = False
+        self._stand(await self._store.parked())
         while True:
             sent = self._clock.steady()
             page, records = await self._feed.page(self.position, BATCHES)
@@ -131,7 +140,7 @@ class UseConsumer:
                 # a restored database has forgotten both, and its feed is right
                 self.position = await self._store.position(self.epoch.line)
                 raise FeedUnavailable("the feed's head is behind what was folded")
-            await self._fold([_DECODER.decode(record) for record in records], "feed")
+            await self._fold([_read(*each) for each in enumerate(records, self.position + 1)], "feed")
             if self.position >= page.head_position:
                 return
             if not records:
@@ -176,32 +185,65 @@ class UseConsumer:
         await self._fold(ready, "live")
         return not self._live or self._live[0].position <= self.position + 1
 
-    async def _fold(self, batches: Sequence[ErasedUses], source: str) -> None:
-        """Add these batches, which must continue the position, in one transaction."""
-        if not batches:
-            self._settle()
-            return
+    async def _fold(self, batches: Sequence[ErasedUses | Unread], source: str) -> None:
+        """Add these batches, which must continue the position; the one that cannot be added holds up none."""
         if [batch.position for batch in batches] != list(
             range(self.position + 1, self.position + 1 + len(batches))
         ):
             raise FeedUnavailable("the feed's positions are not dense")
-        if self.epoch is None:
+        try:
+            await self._add(batches, source)
+        except Unfoldable:
+            for batch in batches:
+                try:
+                    await self._add([batch], source)
+                except Unfoldable as error:
+                    if not self._tries.spent(batch.position):
+                        raise
+                    await self._park(Parked(batch.position, len(batch.uses), str(error)))
+        self._settle()
+
+    async def _add(self, batches: Sequence[ErasedUses | Unread], source: str) -> None:
+        """Add these batches in one transaction; `Unfoldable` when one of them cannot be added."""
+        if not batches or self.epoch is None or batches[0].position != self.position + 1:
             return
-        last = batches[-1].position
+        check(batches)
         erased = {workspace for batch in batches for workspace in batch.erased}
         totals = tally(use for batch in batches for use in batch.uses if use.workspace_id not in erased)
-        if await self._store.fold(self.epoch, self.position, last, totals, erased):
+        last = batches[-1].position
+        if await self._moved(self.epoch, last, totals, erased):
             self._metrics.folded.labels(source).inc(len(batches))
-            self.position = last
-        else:
-            self.position = await self._store.position(self.epoch.line)
+
+    async def _park(self, batch: Parked) -> None:
+        """Pass over a batch, and say so."""
+        if self.epoch is None or batch.position != self.position + 1:
+            return
+        if await self._moved(self.epoch, batch.position, tally(()), parked=[batch]):
+            _log.error("batch_parked", position=batch.position, count=batch.uses, why=batch.why)
+            self._stand(self.parked + 1)
+
+    async def _moved(
+        self,
+        epoch: Epoch,
+        last: int,
+        totals: Tally,
+        erased: Collection[str] = (),
+        parked: Sequence[Parked] = (),
+    ) -> bool:
+        """Whether the store moved on to `last`; else another process was here, and has gone further."""
+        moved = await self._store.fold(epoch, self.position, last, totals, erased, parked=parked)
+        self.position = last if moved else await self._store.position(epoch.line)
         self.head = max(self.head, self.position)
-        self._settle()
+        return moved
 
     async def _erase(self) -> None:
         """Remove what deleted workspaces left, step by step, whoever was told of them."""
         while await self._store.erase_some():
             pass
+
+    def _stand(self, parked: int) -> None:
+        self.parked = parked
+        self._metrics.parked.set(parked)
 
     def _owe(self, head: int, sent: float) -> None:
         self.head = head
@@ -220,3 +262,11 @@ class UseConsumer:
         if trouble != self._trouble:
             self._trouble = trouble
             (_log.warning if trouble else _log.info)("following", why=trouble or "caught up")
+
+
+def _read(position: int, record: memoryview) -> ErasedUses | Unread:
+    """The feed's record at this position."""
+    try:
+        return _DECODER.decode(record)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return Unread(position)

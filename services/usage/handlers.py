@@ -10,7 +10,7 @@ from keyledger.clock import SECOND, Clock, parse_rfc3339, rfc3339
 from keyledger.errors import Refusal, invalid_request, missing_api_key, not_found, unavailable
 from keyledger.token import is_id
 from services.usage.domain.cell import Cell, current
-from services.usage.domain.period import Granularity, period_of
+from services.usage.domain.period import Granularity, Resolution, period_of
 from services.usage.domain.series import (
     MAX_POINTS,
     Question,
@@ -32,7 +32,7 @@ class Asked(Struct, frozen=True):
 
     start: str | None
     end: str | None
-    granularity: Granularity
+    granularity: Resolution
     group_by: str | None
     cursor: str | None
 
@@ -91,8 +91,9 @@ class Usage:
             reading = await self._store.read(question, after, self._max_points + 1)
         except StoreUnavailable as error:
             raise _away() from error
-        if reading.kept_from is not None and period.start < reading.kept_from:
-            raise _dropped(period.granularity, reading.kept_from)
+        for granularity, first, _ in period.pieces:
+            if first < (since := reading.kept_from.get(granularity, first)):
+                raise _dropped(granularity, since)
         points = reading.points[: self._max_points]
         more = len(reading.points) > self._max_points
         cursor = write_cursor(bound, period, points[-1].mark) if more else None

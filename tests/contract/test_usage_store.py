@@ -1,6 +1,7 @@
 """One suite for every `UsageStore`: what is folded counts once, and is read back in order."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from keyledger.events import Epoch
 from keyledger.wire import Use
+from services.usage.domain.parking import Parked, Unfoldable
 from services.usage.domain.period import MINUTE, SIZES, Granularity, Period
 from services.usage.domain.series import Mark, Question
 from services.usage.domain.tally import NOTHING, Count, tally
@@ -34,6 +36,11 @@ def use(
 ) -> Use:
     """`count` uses of a key, each costing 2, in the minute of `at`."""
     return Use(ws, key, "live", at - at % MINUTE, outcome, count, 2 * count, at, owner)
+
+
+def costing(cost: int) -> Use:
+    """One use of key A at this cost."""
+    return Use(WS, KEY_A, "live", NOON, "VALID", 1, cost, NOON)
 
 
 _MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -73,6 +80,40 @@ class UsageStoreSuite:
             assert len(reading.points) == expected
             assert reading.totals == Count(3, 6)
             assert reading.position == 3
+
+    async def test_a_total_is_what_the_minutes_add_up_to(self, store: UsageStore) -> None:
+        minutes = [0, 59, 60, 719, 720, 1439, 2160, 2161, 3600, 3719, 5000]
+        uses = [
+            use(key, at=NOON + minute * MINUTE, outcome=outcome, count=place + 1)
+            for place, minute in enumerate(minutes)
+            for key, outcome in ((KEY_A, "VALID"), (KEY_B, "REVOKED"))
+        ]
+        assert await store.fold(EPOCH, 0, 1, tally(uses))
+        bounds = [NOON + minute * MINUTE for minute in (0, 1, 60, 300, 720, 1440, 2161, 3600, 4200, 5001)]
+        for start, end in itertools.combinations(bounds, 2):
+            for key, groups in ((None, ()), (None, ("key", "outcome")), (KEY_B, ("outcome",))):
+                by_minute = await store.read(
+                    Question(WS, key, Period(start, end - 1, "minute"), groups), None, 1000
+                )
+                total = await store.read(
+                    Question(WS, key, Period(start, end - 1, "total"), groups), None, 1000
+                )
+                expected: Counter[Mark] = Counter()
+                for point in by_minute.points:
+                    expected[Mark(start, point.mark.key, point.mark.outcome)] += point.count.count
+                assert {point.mark: point.count.count for point in total.points} == expected
+                assert total.totals == by_minute.totals
+
+    async def test_a_total_has_pages(self, store: UsageStore) -> None:
+        keys = [f"key_{number:022d}" for number in range(5)]
+        uses = [use(key, at=NOON + at * MINUTE) for key in keys for at in (0, 70)]
+        assert await store.fold(EPOCH, 0, 1, tally(uses))
+        asked = Question(WS, None, Period(NOON, NOON + 100 * MINUTE, "total"), ("key",))
+        first = await store.read(asked, None, 3)
+        rest = await store.read(asked, first.points[-1].mark, 3)
+        found = [(point.mark.key, point.count.count) for point in (*first.points, *rest.points)]
+        assert found == [(key, 2) for key in keys]
+        assert first.totals == rest.totals == Count(10, 20)
 
     async def test_what_a_deleted_workspace_left_is_erased_in_steps(self, store: UsageStore) -> None:
         many = [use(f"key_{number:022d}", at=NOON + number % 60 * MINUTE) for number in range(6000)]
@@ -215,6 +256,60 @@ class UsageStoreSuite:
     async def test_a_batch_without_uses_only_moves_the_position(self, store: UsageStore) -> None:
         assert await store.fold(EPOCH, 0, 1, tally([]))
         assert await store.position(EPOCH.line) == 1
+
+    async def test_a_batch_that_is_passed_over_moves_the_position_and_is_kept_in_mind(
+        self, store: UsageStore
+    ) -> None:
+        assert await store.parked() == 0
+        assert await store.fold(EPOCH, 0, 1, tally([use()]))
+        assert await store.fold(EPOCH, 1, 2, tally([]), parked=[Parked(2, 7, "count")])
+        assert not await store.fold(EPOCH, 1, 2, tally([]), parked=[Parked(9, 7, "count")])
+        assert (await store.position(EPOCH.line), await store.parked()) == (2, 1)
+        assert (await store.read(asking(), None, 10)).totals == Count(1, 2)
+
+    @pytest.mark.parametrize(("head", "left"), [(9, 2), (4, 2), (3, 1), (0, 0)])
+    async def test_what_a_restored_log_has_lost_is_passed_over_no_more(
+        self, store: UsageStore, head: int, left: int
+    ) -> None:
+        for position in range(1, 6):
+            parked = [Parked(position, 1, "cost")] if position in {2, 4} else []
+            assert await store.fold(EPOCH, position - 1, position, tally([]), parked=parked)
+        await store.begin(NEXT_EPOCH, head)
+        assert await store.parked() == left
+        await store.begin(EPOCH, head)
+        assert await store.parked() == left, "a line that is known begins nothing"
+
+    async def test_what_can_never_be_added_is_said_to_be_so_and_leaves_everything(
+        self, store: UsageStore
+    ) -> None:
+        assert await store.fold(EPOCH, 0, 1, tally([use()]))
+        with pytest.raises(Unfoldable):
+            await store.fold(EPOCH, 1, 3, tally([use(), use("key\0")]), {OTHER})
+        assert await store.position(EPOCH.line) == 1
+        assert (await store.read(asking(), None, 10)).totals == Count(1, 2)
+        assert not await store.erase_some()
+
+    async def test_a_counter_stays_at_the_most_it_can_hold(self, store: UsageStore) -> None:
+        most, half = 2**63 - 1, 2**62
+        assert await store.fold(EPOCH, 0, 1, tally([costing(half), costing(half - 1)]))
+        assert (await store.read(asking(), None, 10)).totals == Count(2, most)
+        assert await store.fold(EPOCH, 1, 2, tally([costing(half), use(KEY_B)]))
+        for question in (asking(), asking(key=KEY_A), asking("external_id"), asking("outcome")):
+            reading = await store.read(question, None, 10)
+            assert reading.totals.cost == most
+            assert [point.count.cost for point in reading.points] == [most]
+        reading = await store.read(asking(key=KEY_B), None, 10)
+        assert reading.totals == Count(1, 2)
+
+    @pytest.mark.parametrize("outcome", ["NOT_FOUND", "MALFORMED"])
+    async def test_who_proves_no_secret_has_not_used_the_key(self, store: UsageStore, outcome: str) -> None:
+        assert await store.fold(EPOCH, 0, 1, tally([use(outcome=outcome, at=NOON + 9), use(KEY_B, at=NOON)]))
+        assert await store.fold(EPOCH, 1, 2, tally([use(KEY_B, outcome=outcome, at=NOON + 9)]))
+        assert await store.last_used(WS, [KEY_A, KEY_B]) == ({KEY_B: NOON}, 2)
+        assert (await store.read(asking(key=KEY_A), None, 10)).last_used_at is None
+        assert (await store.read(asking(), None, 10)).totals.count == 3, "it is counted all the same"
+        assert await store.fold(EPOCH, 2, 3, tally([use(KEY_B, outcome="REVOKED", at=NOON + 20)]))
+        assert (await store.last_used(WS, [KEY_B]))[0] == {KEY_B: NOON + 20}, "its holder tried"
 
     async def sums(self, store: UsageStore, data: st.DataObject) -> None:
         """Batches at dense positions, told again and out of turn: each counts once, in every counter."""

@@ -1,4 +1,4 @@
-"""F17: events that nobody can read, recorded or published: their key fails closed, all others go on."""
+"""F17: what nobody can read or count, recorded or published: it costs itself alone, all others go on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import uuid_utils
 
 from keyledger.server.postgres import close_pool, open_pool
@@ -22,8 +23,12 @@ from keyledger.verification.ports import (
     USE_LIVE_SUBJECT,
     USES_SUBJECT,
 )
+from keyledger.verification.use_rule import MINUTE
+from keyledger.wire import Use, UseBatch
 from services.keys.adapters.log import PostgresLog
+from services.keys.adapters.uses import PostgresUseLog
 from services.keys.ports import Command, NewEvent
+from services.usage.adapters import deriving
 from tests.faults import aftermath, checker
 from tests.faults.checker import BOUND
 from tests.faults.conftest import Figures
@@ -32,6 +37,7 @@ from tests.faults.lag import accepted, revocation_lag
 from tests.faults.load import Load
 from tests.faults.rig import Rig, rig
 from tests.support.keys import as_role
+from tests.support.waiting import until
 
 GARBAGE = (b"", b"\xc1", b"{", b"\x93\x01", b"\xff" * 100, b"\x9a" + b"\xc0" * 10)
 SEALED_BY_NOBODY = b64encode(bytes(60))
@@ -169,3 +175,69 @@ async def test_garbage_on_the_bus_changes_nothing(
         uses_counted=uses,
     )
     assert max(lags) <= BOUND
+
+
+def poisoned(use: Use) -> tuple[Use, ...]:
+    """The use as no verifier would tell it."""
+    change = msgspec.structs.replace
+    return change(use, count=2**62), change(use, count=-5), change(use, cost=2**62), change(use, minute=2**62)
+
+
+async def test_uses_that_cannot_be_counted_cost_themselves_and_no_other(
+    database: str, nats_url: str, folder: Path, figures: Figures
+) -> None:
+    async with rig(database, nats_url, folder, usage=True) as made:
+        workspace, other = await made.workspace(), await made.workspace()
+        load = Load(made, workspace, figures.dice)
+        await accepted(made, (await made.key(workspace))["key"])
+        key = (await made.key(other))["id"]
+        now = time.time_ns() // 1000
+        minute = now // MINUTE * MINUTE
+        sound = Use(other, key, "live", minute, "VALID", 1, 1, minute + 1)
+        boot = f"{figures.dice.getrandbits(128):032x}"
+        bus = await NatsBus.connect(nats_url, name="poison")
+        pool = await open_pool(as_role(made.admin_dsn), name="poison", most=1)
+        assert made.usage is not None
+        try:
+            async with load.running(workers=1, checkers=1):
+                # sent: the recorder keeps what is sound, and the sender goes on
+                for seq in range(4):
+                    uses = (sound, poisoned(sound)[seq], sound)
+                    body = msgspec.msgpack.encode(UseBatch(boot, seq, uses))
+                    for _ in range(2):
+                        answer = await bus.request(USES_SUBJECT, body, timeout=5)
+                        assert msgspec.msgpack.decode(answer.body) == seq + 1
+                # recorded, as by one who knew no rule: the fold passes it over
+                for seq, bad in enumerate(poisoned(sound)):
+                    batch = UseBatch(f"{boot[:-1]}z", seq, (sound, bad))
+                    await PostgresUseLog(pool).record(batch, now=now)
+                began = time.monotonic()
+
+                async def passed_over() -> bool:
+                    return (await made.readiness(made.usage))[1].get("parked") == len(poisoned(sound))
+
+                await until(passed_over, within=20, describe="the poison passed over")
+                took = time.monotonic() - began
+        finally:
+            await bus.close()
+            await close_pool(pool)
+        await aftermath.hold(made, load.history)
+        uses = await aftermath.hold_uses(made, load.history, workspace)
+        assert await aftermath.uses_by_code(made, other) == {"VALID": 8}
+        status, said = await made.readiness(made.usage)
+        assert (status, said["status"]) == (200, "degraded")
+        assert await made.metric(made.usage, "keyledger_usage_parked_batches") == 4
+        for field, count in {"count": 4, "cost": 2, "minute": 2}.items():
+            name = f'keyledger_uses_refused_total{{field="{field}"}}'
+            assert await made.metric(made.keys[0], name) == count
+        assert made.usage.log.read_text().count("batch_parked") == 4
+        async with deriving.reading(made.admin_dsn) as connection:
+            for each, left_out in ((workspace, 0), (other, 7)):
+                day = 86_400_000_000
+                found = await deriving.derive(connection, each, minute // day * day - day, minute + 2 * day)
+                assert (found.first, found.last_uses.differing, found.parked) == (None, 0, left_out)
+        # one who begins anew knows it, and goes on
+        made.usage.kill()
+        await made.usage.start()
+        assert (await made.readiness(made.usage))[1]["parked"] == 4
+    figures(uses_counted=uses, parked=4, passed_over_seconds=round(took, 2))

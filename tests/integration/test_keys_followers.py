@@ -114,6 +114,28 @@ async def test_uses_are_recorded_once_and_fed_densely(here: House, bus: NatsBus)
     assert msgspec.msgpack.decode(head, type=Page).head_position == 3
 
 
+async def test_uses_that_cannot_be_counted_are_refused_and_hold_nothing_up(here: House, bus: NatsBus) -> None:
+    before = await fed_uses(here)
+    change = msgspec.structs.replace
+    bad = (change(USE, count=2**62), change(USE, count=-5), change(USE, workspace_id="ws\0"))
+    told = [UseBatch("boot-c", 0, (USE, *bad)), UseBatch("boot-c", 1, bad), UseBatch("boot-c", 2, (USE,))]
+    first = UseBatch("boot-c", 3, (), (("key\0", 2),))
+    forged = UseBatch(f"erasure:{USE.workspace_id}", 0, (USE,))
+    for batch in (*told, first, forged):
+        answer = await bus.request(USES_SUBJECT, msgspec.msgpack.encode(batch), timeout=3)
+        assert msgspec.msgpack.decode(answer.body) == batch.seq + 1
+    assert (await fed_uses(here))[len(before) :] == [(USE,), (), (USE,), ()]
+    metrics = (await here.nobody("GET", "/metrics")).text
+    for field, count in {"count": 4, "workspace_id": 2, "first_use": 1, "batch": 1}.items():
+        assert f'keyledger_uses_refused_total{{field="{field}"}} {float(count)}' in metrics
+
+
+async def fed_uses(here: House) -> list[tuple[Use, ...]]:
+    """The uses of every recorded batch."""
+    _, *records = wire.unframe((await here.follower("GET", "/v1/feed/uses")).content)
+    return [msgspec.msgpack.decode(record, type=RecordedUses).uses for record in records]
+
+
 @pytest.mark.parametrize("path", ["/v1/feed", "/v1/feed/uses", "/v1/head"])
 async def test_followers_need_their_scope_and_ask_well(here: House, keys: Keys, path: str) -> None:
     manager = await here.manager(keys.workspace.rpartition("/")[2], "keys:read", "keys:write")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from keyledger.verification.ports import USE_LIVE_SUBJECT
 from keyledger.wire import Page, Use, UseBatch, unframe
 from services.keys.adapters.feed import UseLogSource
 from services.keys.adapters.uses import PostgresUseLog
+from services.usage.adapters import deriving
 from services.usage.adapters.postgres import PostgresUsage
 from services.usage.consumer import Metrics, UseConsumer
+from services.usage.domain.derivation import Derivation
 from services.usage.domain.period import Period
 from services.usage.domain.series import Question
 from tests.support.command import Done, keyledger
@@ -91,6 +94,20 @@ class Scene:
         (batch,) = await self.source.batches(number, 1)
         line = (await self.source.head()).epoch.line.hex()
         await self.bus.publish(f"{USE_LIVE_SUBJECT}.{line}", msgspec.msgpack.encode(batch))
+
+    async def poison(self) -> None:
+        """Record, as a key service from before its rules did, a batch of a sound use and two that are not."""
+        change = msgspec.structs.replace
+        sound = Use(WS, f"key_{0:022d}", "live", START, "VALID", 1, 1, START + 9 * DAY)
+        # the key's text is fit for the log and too long for an index
+        long = secrets.token_hex(8_000)
+        bad = (change(sound, count=2**62), change(sound, count=-5), change(sound, key_id=long))
+        await self.uses.record(UseBatch("boot", self.recorded, (sound, bad[self.recorded % 3])), now=START)
+        self.recorded += 1
+
+    async def derive(self) -> Derivation:
+        async with deriving.reading(self.admin_dsn) as connection:
+            return await deriving.derive(connection, WS, START, START + 30 * DAY)
 
     async def totals(self) -> int:
         reading = await self.store.read(Question(WS, None, WHOLE, ()), None, 10)
@@ -175,6 +192,61 @@ async def test_each_use_is_counted_once_when_a_fold_waits_for_the_swap(scene: Sc
     await going_on
     await scene.folded()
     assert await scene.totals() == scene.count
+
+
+async def test_what_cannot_be_counted_is_left_out_by_fold_proof_and_rebuild_alike(
+    scene: Scene, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        await scene.record()
+        await scene.poison()
+    for _ in range(3):
+        await scene.poison()
+    await scene.record()
+    await scene.folded()
+    assert await scene.totals() == scene.count
+
+    async def alike() -> None:
+        found = await scene.derive()
+        assert (found.first, found.uses, found.last_uses.differing) == (None, scene.count, 0)
+        assert (found.parked, await scene.store.parked()) == (12, 6)
+
+    await alike()
+    said = (await scene.rebuild(tmp_path)).good()
+    assert "6 batches are left out" in said
+    assert await scene.totals() == scene.count
+    await alike()
+
+    # what was mended in the log, or can be counted by now, is counted by the next rebuild
+    await tamper(scene.admin_dsn, "UPDATE ledger.use_record SET count = 1 WHERE count NOT BETWEEN 1 AND 4")
+    await tamper(scene.admin_dsn, "UPDATE ledger.use_record SET key_id = 'key_1' WHERE length(key_id) > 99")
+    assert "left out" not in (await scene.rebuild(tmp_path)).good()
+    assert await scene.totals() == scene.count + 12
+    assert await scene.store.parked() == 0
+    assert (await scene.derive()).first is None
+
+
+async def test_last_uses_are_proved_and_rebuilt_by_who_held_the_secret(scene: Scene, tmp_path: Path) -> None:
+    key, never = f"key_{1:022d}", f"key_{2:022d}"
+    uses = (
+        Use(WS, key, "live", START, "VALID", 1, 1, START + 5),
+        Use(WS, key, "live", START, "NOT_FOUND", 1, 1, START + 50),
+        Use(WS, never, "live", START, "NOT_FOUND", 1, 1, START + 50),
+    )
+    await scene.uses.record(UseBatch("boot", 0, uses), now=START)
+    scene.recorded = 1
+    await scene.folded()
+    for _ in range(2):
+        assert (await scene.store.last_used(WS, [key, never]))[0] == {key: START + 5}
+        found = (await scene.derive()).last_uses
+        assert (found.keys, found.differing) == (1, 0)
+        (await scene.rebuild(tmp_path)).good()
+    await tamper(scene.admin_dsn, "UPDATE usage.key_last_used SET last_at = last_at + 1")
+    found = (await scene.derive()).last_uses
+    assert (found.differing, found.key_id, found.derived, found.kept) == (1, key, START + 5, START + 6)
+    command = ("usage", "prove", "--workspace", WS, "--month", "2024-10")
+    failed = await keyledger(*command, home=tmp_path / "none", KEYLEDGER_POSTGRES=scene.admin_dsn)
+    assert f"DIFFERENCE at the last use of {key}" in failed.failed()
 
 
 async def test_deleted_workspaces_are_not_counted_again(scene: Scene, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from services.usage.adapters import deriving
 from services.usage.adapters.postgres import PostgresUsage
 from services.usage.adapters.retention import NotFolded, Retention
 from services.usage.domain.derivation import Derivation
+from services.usage.domain.parking import Parked
 from services.usage.domain.period import MINUTE, SIZES, Granularity, Period
 from services.usage.domain.retention import DAY, Policy, cut
 from services.usage.domain.series import Question, Reading
@@ -78,6 +79,14 @@ class Scene:
             for n, key in enumerate(KEYS)
             for hours, outcome, owner in ((0, "VALID", ""), (2, "RATE_LIMITED", "u1"))
         ]
+
+    async def pass_over(self, received: int, *uses: Use) -> None:
+        """Record a batch that the fold passes over."""
+        await self.fold()
+        await self.record(received, *uses)
+        epoch, position = (await self.source.head()).epoch, self.seq
+        parked = [Parked(position, len(uses), "count")]
+        assert await self.store.fold(epoch, position - 1, position, tally(()), parked=parked)
 
     async def fold(self) -> None:
         epoch: Epoch = (await self.source.head()).epoch
@@ -141,7 +150,7 @@ async def test_old_days_go_and_hours_and_days_are_counted_as_before(scene: Scene
     kept: list[tuple[Granularity, int]] = [("hour", POLICY.hour_days), ("minute", POLICY.minute_days)]
     for granularity, days in kept:
         reading, first = await scene.read(granularity), TODAY - days * DAY
-        assert reading.kept_from == first
+        assert reading.kept_from[granularity] == first
         assert reading.points == [p for p in before[granularity].points if p.mark.start >= first]
     assert await scene.retain() == ()
 
@@ -268,6 +277,42 @@ async def test_the_first_difference_is_named(
     assert (first.granularity, first.derived.count, first.kept.count) == (granularity, derived, kept)
 
 
+async def test_what_was_passed_over_is_not_carried_on_as_if_it_were_counted(scene: Scene) -> None:
+    await scene.pass_over(scene.now - 8 * DAY, *scene.day(scene.now - 8 * DAY))
+    await scene.record(scene.now - 8 * DAY, *scene.day(scene.now - 8 * DAY))
+    await scene.pass_over(scene.now, *scene.day(scene.now))
+    await scene.fold()
+    before = await scene.derive()
+    assert (before.first, before.uses, before.parked) == (None, 12, 12)
+    async with Retention.open(scene.admin_dsn) as work:
+        gone = await work.run(cut(POLICY, scene.now), lambda _: None)
+    assert (len(gone.days), gone.parked) == (1, 1)
+    after = await scene.derive()
+    assert (after.first, after.uses, after.carried, after.parked) == (None, 12, 12, 6)
+    assert await scene.store.parked() == 1
+
+
+async def test_a_sum_beyond_what_its_number_holds_keeps_no_day(scene: Scene) -> None:
+    for days in (9, 8, 8):
+        at = scene.now - days * DAY
+        at -= at % DAY
+        use = Use(WS, KEYS[0], "live", at, "VALID", 1, 2**61, at)
+        for uses in ((use, use), (use,)):
+            await scene.record(at, *uses)
+            await scene.fold()
+    await scene.record(scene.now, *scene.day(scene.now))
+    await scene.fold()
+    assert (await scene.derive()).first is None
+    assert len(await scene.retain()) == 2
+    # two days become one hour's, and that becomes a day's
+    assert len(await scene.retain(Policy(log_days=3, minute_days=2, hour_days=3))) == 0
+    after = await scene.derive()
+    assert (after.first, after.carried) == (None, 9)
+    totals = (await scene.read("day")).totals
+    assert totals.cost == 2**63 - 1
+    assert (await scene.store.parked()) == 0
+
+
 async def test_a_deleted_workspace_leaves_nothing_in_what_is_carried_on(scene: Scene) -> None:
     await scene.fill()
     await scene.fold()
@@ -301,6 +346,24 @@ async def test_the_commands_say_what_they_did(database: str, tmp_path: Path) -> 
         failed = (await scene.command(tmp_path, *month)).failed()
         assert failed.startswith("keyledger: DIFFERENCE at the day of ")
         assert "the counter" in failed
+
+
+async def test_that_there_is_nothing_to_prove_is_said_and_of_nobody_is_an_error(
+    scene: Scene, tmp_path: Path
+) -> None:
+    month = ("--month", "2031-01")
+    failed = (await scene.command(tmp_path, "prove", "--workspace", WS, *month)).failed()
+    assert failed == f"keyledger: --workspace: there is no {WS}"
+    connection = await asyncpg.connect(scene.admin_dsn)
+    try:
+        await connection.execute("INSERT INTO ledger.state VALUES ($1, 'workspace', $1, 1, 1, 1, '{}')", WS)
+        said = (await scene.command(tmp_path, "prove", "--workspace", WS, *month)).good()
+        assert said.splitlines()[-1] == "nothing was used in 2031-01: there is nothing to prove, at batch 0"
+        await connection.execute("INSERT INTO ledger.erasure (workspace_id, position) VALUES ($1, 1)", WS)
+    finally:
+        await connection.close()
+    failed = (await scene.command(tmp_path, "prove", "--workspace", WS, *month)).failed()
+    assert failed == f"keyledger: --workspace: {WS} was deleted, and nothing of it is counted"
 
 
 @pytest.mark.parametrize(

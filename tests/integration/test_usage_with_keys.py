@@ -187,7 +187,10 @@ async def test_the_counters_of_a_deleted_workspace_are_erased(house: House, data
     """The use log tells of it; the workspace beside it keeps its own."""
     gone, kept = await house.admin.workspaces.create("Gone"), await house.admin.workspaces.create("Kept")
     now = SystemClock().now()
-    uses = [Use(each.id, "key_1", "live", now - now % MINUTE, "VALID", 1, 1, now) for each in (gone, kept)]
+    uses = [
+        Use(each.id, "key_" + "1" * 22, "live", now - now % MINUTE, "VALID", 1, 1, now)
+        for each in (gone, kept)
+    ]
     connection = await asyncpg.connect(database, timeout=5)
 
     async def counted() -> list[str]:

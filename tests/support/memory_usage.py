@@ -8,22 +8,26 @@ from keyledger.errors import Refusal
 from keyledger.events import Epoch
 from keyledger.verification.ports import FeedUnavailable
 from keyledger.wire import Page, RecordedUses
+from services.usage.domain.parking import Parked, Unfoldable
 from services.usage.domain.period import SIZES, Granularity
 from services.usage.domain.pool import Pool
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import NOTHING, Bucket, Count, Tally
 from services.usage.ports import Credential, Limited, StoreUnavailable
 
+MOST = 2**63 - 1
+
 
 class MemoryUsageStore:
-    """`UsageStore` in dictionaries; `away` makes every call fail."""
+    """`UsageStore` in dictionaries; `away` makes every call fail, `broken` every fold, for no good reason."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.away = self.broken = False
         self.lines: dict[bytes, tuple[int, int]] = {}
         self.buckets: dict[Granularity, dict[Bucket, Count]] = {granularity: {} for granularity in SIZES}
         self.last: dict[tuple[str, str], int] = {}
         self.to_erase: list[str] = []
+        self.passed_over: dict[int, Parked] = {}
         self.kept_from: dict[Granularity, int] = {}
 
     async def position(self, line: bytes) -> int:
@@ -33,23 +37,45 @@ class MemoryUsageStore:
     async def begin(self, epoch: Epoch, head: int) -> int:
         self._check()
         left = max((each for each in self.lines.values() if each[0] < epoch.number), default=(0, 0))[1]
-        return self.lines.setdefault(epoch.line, (epoch.number, min(left, head)))[1]
+        if epoch.line not in self.lines:
+            begins = min(left, head)
+            self.lines[epoch.line] = (epoch.number, begins)
+            self.passed_over = {at: each for at, each in self.passed_over.items() if at <= begins}
+        return self.lines[epoch.line][1]
 
     async def fold(
-        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+        self,
+        epoch: Epoch,
+        after: int,
+        last: int,
+        tally: Tally,
+        erased: Collection[str] = (),
+        *,
+        parked: Sequence[Parked] = (),
     ) -> bool:
         self._check()
         if self.lines.get(epoch.line) != (epoch.number, after):
             return False
+        if self.broken:
+            raise RuntimeError
+        if any(
+            "\0" in text for bucket in tally.buckets["day"] for text in (bucket.workspace_id, bucket.key_id)
+        ):
+            raise Unfoldable("no text")
         self.lines[epoch.line] = (epoch.number, last)
         for granularity in SIZES:
             counts = self.buckets[granularity]
             for bucket, added in tally.sorted_buckets(granularity):
-                counts[bucket] = counts.get(bucket, NOTHING) + added
+                counts[bucket] = _bounded(counts.get(bucket, NOTHING) + added)
         for key, at in tally.sorted_last_used():
             self.last[key] = max(self.last.get(key, at), at)
         self.to_erase += sorted(erased)
+        self.passed_over |= {each.position: each for each in parked}
         return True
+
+    async def parked(self) -> int:
+        self._check()
+        return len(self.passed_over)
 
     async def erase_some(self) -> bool:
         self._check()
@@ -65,16 +91,20 @@ class MemoryUsageStore:
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
         self._check()
         points: dict[Mark, Count] = {}
-        for bucket, count in self.buckets[question.period.granularity].items():
+        period = question.period
+        whole = period.granularity == "total"
+        # a total is what all its minutes add up to
+        for bucket, count in self.buckets[
+            "minute" if period.granularity == "total" else period.granularity
+        ].items():
             if _asked(bucket, question):
-                mark = _mark(bucket, question.groups)
+                mark = _mark(bucket, period.start if whole else bucket.start, question.groups)
                 points[mark] = points.get(mark, NOTHING) + count
-        totals = sum(points.values(), NOTHING)
+        points = {mark: _bounded(count) for mark, count in points.items()}
+        totals = _bounded(sum(points.values(), NOTHING))
         page = [Point(mark, points[mark]) for mark in sorted(points) if after is None or mark > after]
         last = self.last.get((question.workspace_id, question.key_id or ""))
-        return Reading(
-            page[:limit], totals, self._seen(), last, self.kept_from.get(question.period.granularity)
-        )
+        return Reading(page[:limit], totals, self._seen(), last, dict(self.kept_from))
 
     async def last_used(self, workspace_id: str, key_ids: Sequence[str]) -> tuple[dict[str, int], int]:
         self._check()
@@ -141,6 +171,10 @@ class MemoryLimits:
         return [pool for pool in self.pools if pool.holder == holder]
 
 
+def _bounded(count: Count) -> Count:
+    return Count(min(count.count, MOST), min(count.cost, MOST))
+
+
 def _asked(bucket: Bucket, question: Question) -> bool:
     return (
         bucket.workspace_id == question.workspace_id
@@ -149,9 +183,9 @@ def _asked(bucket: Bucket, question: Question) -> bool:
     )
 
 
-def _mark(bucket: Bucket, groups: Sequence[str]) -> Mark:
+def _mark(bucket: Bucket, start: int, groups: Sequence[str]) -> Mark:
     return Mark(
-        bucket.start,
+        start,
         bucket.key_id if "key" in groups else "",
         bucket.outcome if "outcome" in groups else "",
         bucket.environment if "environment" in groups else "",

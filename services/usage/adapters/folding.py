@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import asyncpg
+
+from services.usage.domain.parking import Parked
 from services.usage.domain.period import SIZES
 from services.usage.domain.tally import Bucket, Count, Tally
 
@@ -25,6 +28,10 @@ COUNTERS = (
     "key_last_used",
 )
 """Every table of counters, in the order in which a fold writes them."""
+MOST = 2**63 - 1
+"""What a counter stays at, rather than stop the counting of everything else."""
+REFUSES = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What the database says of rows that it can never take."""
 _FIELDS: Mapping[str, Callable[[Bucket], str | int]] = {
     "workspace_id": lambda bucket: bucket.workspace_id,
     "bucket": lambda bucket: bucket.start,
@@ -37,7 +44,9 @@ _FIELDS: Mapping[str, Callable[[Bucket], str | int]] = {
 # The rows come sorted, so two writers never wait for each other in a circle.
 _ADD = """
 INSERT INTO usage.{table} AS kept ({columns}, count, cost) SELECT * FROM unnest({arrays})
-ON CONFLICT ({columns}) DO UPDATE SET count = kept.count + excluded.count, cost = kept.cost + excluded.cost
+ON CONFLICT ({columns}) DO UPDATE SET
+    count = kept.count + least(excluded.count, {most} - greatest(kept.count, 0)),
+    cost = kept.cost + least(excluded.cost, {most} - greatest(kept.cost, 0))
 """
 _TOUCH = """
 INSERT INTO usage.key_last_used{beside} AS kept (workspace_id, key_id, last_at)
@@ -45,6 +54,21 @@ SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
 ON CONFLICT (workspace_id, key_id) DO UPDATE SET last_at = excluded.last_at
 WHERE kept.last_at < excluded.last_at
 """
+_PARK = """
+INSERT INTO usage.parked{beside} (position, uses, why)
+SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[])
+ON CONFLICT (position) DO UPDATE SET uses = excluded.uses, why = excluded.why
+"""
+
+
+async def park(connection: Any, parked: Sequence[Parked], *, beside: str = "") -> None:
+    """Note these batches as passed over, in the connection's transaction."""
+    columns = (
+        [each.position for each in parked],
+        [each.uses for each in parked],
+        [each.why for each in parked],
+    )
+    await connection.execute(_PARK.format(beside=beside), *columns)
 
 
 async def add(connection: Any, tally: Tally, *, beside: str = "") -> None:
@@ -67,7 +91,7 @@ async def _add(
         return
     kinds = (*told_apart.values(), "bigint", "bigint")
     arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
-    statement = _ADD.format(table=table, columns=", ".join(told_apart), arrays=arrays)
+    statement = _ADD.format(table=table, columns=", ".join(told_apart), arrays=arrays, most=MOST)
     await connection.execute(
         statement,
         *([_FIELDS[column](bucket) for bucket, _ in rows] for column in told_apart),

@@ -10,7 +10,9 @@ import msgspec
 
 from keyledger.events import Epoch
 from keyledger.server.postgres import AWAY, Pool
-from services.usage.adapters.folding import COUNTERS, add
+from services.usage.adapters.folding import COUNTERS, REFUSES, add, park
+from services.usage.adapters.reading import statements
+from services.usage.domain.parking import Parked, Unfoldable
 from services.usage.domain.series import Mark, Point, Question, Reading
 from services.usage.domain.tally import Count, Tally
 from services.usage.ports import StoreUnavailable
@@ -32,6 +34,8 @@ _ERASED = """
 INSERT INTO usage.erasure AS known (workspace_id, position) SELECT told, $2 FROM unnest($1::text[]) AS told
 ON CONFLICT (workspace_id) DO UPDATE SET done = false, position = excluded.position
 """
+_UNPARK = "DELETE FROM usage.parked WHERE position > $1"
+_PARKED = "SELECT count(*) FROM usage.parked"
 _TO_ERASE = "SELECT workspace_id FROM usage.erasure WHERE NOT done ORDER BY position LIMIT 1"
 _ERASE = """
 DELETE FROM usage.{table} WHERE ctid = ANY(ARRAY(
@@ -44,30 +48,7 @@ _SEEN = "SELECT position FROM usage.progress ORDER BY epoch_number DESC LIMIT 1"
 _LAST_USED = """
 SELECT key_id, last_at FROM usage.key_last_used WHERE workspace_id = $1 AND key_id = ANY($2::text[])
 """
-# The buckets a question is about: $1 workspace, $2 key or NULL, $3 start, $4 end (exclusive). Two texts, so
-# that each has the plan it needs.
-_OF_WORKSPACE = "workspace_id = $1 AND $2::text IS NULL AND bucket >= $3 AND bucket < $4"
-_OF_KEY = "workspace_id = $1 AND key_id = $2::text AND bucket >= $3 AND bucket < $4"
-_TOTALS = """
-SELECT coalesce(sum(count), 0)::bigint AS count, coalesce(sum(cost), 0)::bigint AS cost
-FROM usage.{totals} WHERE {asked}
-"""
-# One page of points behind the mark ($5 to $9), at most $10. The index of each table has this order.
-_SERIES = """
-SELECT bucket, {key} AS key, {outcome} AS outcome, {environment} AS environment, {external_id} AS external_id,
-       sum(count)::bigint AS count, sum(cost)::bigint AS cost
-FROM usage.{series}
-WHERE {asked} AND bucket >= $5
-  AND (bucket, {key}, {outcome}, {environment}, {external_id}) > ($5, $6::text, $7::text, $8::text, $9::text)
-GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5 LIMIT $10
-"""
-_COLUMNS = {
-    "key": "key_id",
-    "outcome": "outcome",
-    "environment": "environment",
-    "external_id": "external_id",
-}
-_KEPT_FROM = "SELECT bucket FROM usage.kept_from WHERE granularity = $1"
+_KEPT_FROM = "SELECT granularity, bucket FROM usage.kept_from"
 _FIRST = Mark(-(2**62))
 
 
@@ -83,20 +64,39 @@ class PostgresUsage:
 
     async def begin(self, epoch: Epoch, head: int) -> int:
         async with self._connection() as connection:
-            await connection.execute(_BEGIN, epoch.line, epoch.number, head)
-            return await connection.fetchval(_POSITION, epoch.line)
+            async with connection.transaction():
+                began = await connection.execute(_BEGIN, epoch.line, epoch.number, head)
+                position = await connection.fetchval(_POSITION, epoch.line)
+                if began == "INSERT 0 1":
+                    await connection.execute(_UNPARK, position)
+            return position
 
     async def fold(
-        self, epoch: Epoch, after: int, last: int, tally: Tally, erased: Collection[str] = ()
+        self,
+        epoch: Epoch,
+        after: int,
+        last: int,
+        tally: Tally,
+        erased: Collection[str] = (),
+        *,
+        parked: Sequence[Parked] = (),
     ) -> bool:
-        async with self._connection() as connection:
-            async with connection.transaction():
+        try:
+            async with self._connection() as connection, connection.transaction():
                 if await connection.execute(_MOVE, epoch.line, after, last) != "UPDATE 1":
                     return False
                 await add(connection, tally)
                 if erased:
                     await connection.execute(_ERASED, sorted(erased), last)
-            return True
+                if parked:
+                    await park(connection, parked)
+                return True
+        except REFUSES as error:
+            raise Unfoldable(type(error).__name__) from None
+
+    async def parked(self) -> int:
+        async with self._connection() as connection:
+            return await connection.fetchval(_PARKED)
 
     async def erase_some(self) -> bool:
         async with self._connection() as connection:
@@ -110,22 +110,13 @@ class PostgresUsage:
             return True
 
     async def read(self, question: Question, after: Mark | None, limit: int) -> Reading:
-        period, mark = question.period, after or _FIRST
-        asked = (question.workspace_id, question.key_id, period.start, period.end)
-        granularity = period.granularity
-        words: dict[str, str] = {
-            "series": f"{'all' if question.of_whole_workspace else 'use'}_{granularity}",
-            "totals": f"{'all' if question.key_id is None else 'use'}_{granularity}",
-            "asked": _OF_WORKSPACE if question.key_id is None else _OF_KEY,
-        }
-        for group, column in _COLUMNS.items():
-            words[group] = f'{column} COLLATE "C"' if group in question.groups else "''::text COLLATE \"C\""
+        told = statements(question)
+        behind = msgspec.structs.astuple(after or _FIRST)
         async with self._snapshot() as connection:
-            behind = msgspec.structs.astuple(mark)
-            rows = await connection.fetch(_SERIES.format_map(words), *asked, *behind, limit)
-            totals = await connection.fetchrow(_TOTALS.format_map(words), *asked)
+            rows = await connection.fetch(told.series, *told.asked, *behind, limit)
+            totals = await connection.fetchrow(told.totals, *told.asked)
             seen = await connection.fetchval(_SEEN)
-            kept_from = await connection.fetchval(_KEPT_FROM, granularity)
+            kept_from: dict[Any, int] = dict(await connection.fetch(_KEPT_FROM))
             last: dict[str, int] = {}
             if question.key_id is not None:
                 last = dict(await connection.fetch(_LAST_USED, question.workspace_id, [question.key_id]))

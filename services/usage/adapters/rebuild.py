@@ -20,11 +20,15 @@ from keyledger.events import Epoch
 from keyledger.server.postgres import CONNECT_TIMEOUT
 from keyledger.wire import RecordedUses
 from services.usage.adapters.deriving import KEPT_FROM, LONGEST_STATEMENT, carry, differing
-from services.usage.adapters.folding import COUNTERS, add
+from services.usage.adapters.folding import COUNTERS, REFUSES, add, park
+from services.usage.domain.parking import Parked, Unfoldable, check
 from services.usage.domain.tally import tally
 
-TABLES = ("progress", *COUNTERS)
-"""In the order in which they are locked: a fold begins with its position."""
+TABLES = ("progress", *COUNTERS, "parked")
+"""In the order in which they are locked: a fold begins with its position.
+
+What is passed over is found anew as well: what could not be counted once may be countable now.
+"""
 BATCHES = 500
 LITTLE = 50
 """So many batches are few enough to be folded while nobody can read."""
@@ -51,11 +55,12 @@ class NoQuiet(Exception):
 
 
 class Rebuilt(Struct, frozen=True):
-    """What a rebuild came to; `held_ms` is how long folds and reads had to wait."""
+    """What a rebuild came to; `held_ms` is how long folds and reads waited, `parked` are batches left out."""
 
     position: int
     uses: int
     held_ms: float
+    parked: int = 0
 
 
 class UsageRebuild:
@@ -127,13 +132,32 @@ class UsageRebuild:
         if not batches:
             return 0
         self._erased |= {workspace for batch in batches for workspace in getattr(batch, "erased", ())}
+        try:
+            self._uses += await self._add(batches)
+        except Unfoldable:
+            for batch in batches:
+                await self._add_or_park(batch)
+        self._position = batches[-1].position
+        return len(batches)
+
+    async def _add(self, batches: Sequence[RecordedUses]) -> int:
+        """Add these in one transaction, and answer how many uses they are; `Unfoldable` as for a fold."""
+        check(batches)
         uses = [use for batch in batches for use in batch.uses if use.workspace_id not in self._erased]
         added = tally(uses)
-        async with self._connection.transaction():
-            await add(self._connection, added, beside="_beside")
-        self._position = batches[-1].position
-        self._uses += len(uses)
-        return len(batches)
+        try:
+            async with self._connection.transaction():
+                await add(self._connection, added, beside="_beside")
+        except REFUSES as error:
+            raise Unfoldable(type(error).__name__) from None
+        return len(uses)
+
+    async def _add_or_park(self, batch: RecordedUses) -> None:
+        try:
+            self._uses += await self._add([batch])
+        except Unfoldable as error:
+            passed_over = Parked(batch.position, len(batch.uses), str(error))
+            await park(self._connection, [passed_over], beside="_beside")
 
     async def _swap(self, epoch_now: Callable[[], Awaitable[Epoch]]) -> Rebuilt:
         began = self._clock.steady()
@@ -170,4 +194,5 @@ class UsageRebuild:
                     f"usage.{table}",
                     f"usage.{table}_beside",
                 )
-        return Rebuilt(self._position, self._uses, (self._clock.steady() - began) * 1000)
+            parked = await self._connection.fetchval("SELECT count(*) FROM usage.parked")
+        return Rebuilt(self._position, self._uses, (self._clock.steady() - began) * 1000, parked)

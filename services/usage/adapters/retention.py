@@ -37,6 +37,12 @@ _DROP = """
        AND ctid < format('(%s,0)', $1::bigint + $2::bigint)::tid AND bucket < $3
 """
 _DAYS = "SELECT day FROM ledger.use_day WHERE day < $1 ORDER BY day"
+_RETIRE = "SELECT ledger.retire_use_day($1, $2)"
+# What was passed over is in no counter, and must not be carried on as if it were.
+_UNCOUNTED = """
+    DELETE FROM ledger.use_record r USING usage.parked p WHERE r.day = $1 AND p.position = r.position
+"""
+_UNPARK = "DELETE FROM usage.parked WHERE position <= $1"
 _NEWEST = "SELECT max(day) FROM ledger.use_day"
 
 
@@ -49,10 +55,14 @@ class Busy(Exception):
 
 
 class Retained(Struct, frozen=True):
-    """What went: rows of counters by granularity, and days of the log, since 1970-01-01."""
+    """What went: rows of counters by granularity, and days of the log, since 1970-01-01.
+
+    `parked` are batches that were passed over, and went uncounted with their days.
+    """
 
     counters: dict[Granularity, int]
     days: tuple[int, ...]
+    parked: int = 0
 
 
 class Retention:
@@ -60,6 +70,7 @@ class Retention:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._parked = 0
 
     @classmethod
     @asynccontextmanager
@@ -94,7 +105,8 @@ class Retention:
                     pages += PAGES
                     tell(pages)
         await self._connection.execute("SELECT ledger.coarsen_carried($1)", cut.hour)
-        return Retained(counters, await self._retire(cut.log_day))
+        days = await self._retire(cut.log_day)
+        return Retained(counters, days, self._parked)
 
     async def _drop(self, table: str, before: int) -> AsyncGenerator[int]:
         last = await self._connection.fetchval(_PAGES_OF, f"usage.{table}")
@@ -120,7 +132,10 @@ class Retention:
                 async with self._connection.transaction():
                     # whoever cannot have its lock at once gives way, and never holds recorders up for longer
                     await self._connection.execute("SET LOCAL lock_timeout = '300ms'")
-                    await self._connection.execute("SELECT ledger.retire_use_day($1, $2)", day, folded or 0)
+                    await self._connection.execute(_UNCOUNTED, day)
+                    last = await self._connection.fetchval(_RETIRE, day, folded or 0)
+                    unparked = await self._connection.execute(_UNPARK, last)
+                self._parked += int(unparked.rpartition(" ")[2])
                 return
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                 # spread, not secrecy

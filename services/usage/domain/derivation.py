@@ -38,16 +38,36 @@ class Compared(Struct, frozen=True):
     since: int | None = None
 
 
+class LastUses(Struct, frozen=True):
+    """The workspace's last uses, each (µs) the latest of all the log; None where one of them has none."""
+
+    keys: int
+    differing: int
+    key_id: str = ""
+    derived: int | None = None
+    kept: int | None = None
+
+
 class Derivation(Struct, frozen=True):
     """A whole comparison at one state: the batch up to which everything is folded.
 
     `uses` is what the period adds up to; `carried` of them from sums of days of the log that are gone.
+    `parked` sums of uses more stand in batches that cannot be counted, and are in neither.
     """
 
     position: int
     uses: int
     carried: int
     compared: tuple[Compared, ...]
+    last_uses: LastUses
+    parked: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the period has neither uses nor counters, so that they agree on nothing."""
+        return not (
+            self.uses or self.parked or any(each.counters or each.differing for each in self.compared)
+        )
 
     @property
     def first(self) -> Difference | None:

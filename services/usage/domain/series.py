@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 
 from keyledger.errors import invalid_request
-from services.usage.domain.period import SIZES, Granularity, Period
+from services.usage.domain.period import STEPS, Granularity, Period, Resolution
 from services.usage.domain.tally import Count
 
 MAX_POINTS = 10_000
@@ -59,14 +60,14 @@ class Reading(Struct, frozen=True):
     """One page of a series, the totals of the whole period, and the state they were all read at.
 
     `position` is the use log's, of the epoch that was folded last; `last_used_at` is there when the
-    question is about one key that was ever used. Buckets before `kept_from` were dropped.
+    question is about one key that was ever used. Buckets before their granularity's `kept_from` were dropped.
     """
 
     points: list[Point]
     totals: Count
     position: int
     last_used_at: int | None = None
-    kept_from: int | None = None
+    kept_from: Mapping[Granularity, int] = {}
 
 
 class _Cursor(Struct, frozen=True, array_like=True):
@@ -75,7 +76,7 @@ class _Cursor(Struct, frozen=True, array_like=True):
     asked: bytes
     start: int
     end: int
-    granularity: Granularity
+    granularity: Resolution
     after: Mark
 
 
@@ -119,6 +120,6 @@ def _plausible(cursor: _Cursor) -> bool:
     # Postgres knows no NUL and no number beyond 64 bits
     return (
         all(-_LATEST < time < _LATEST for time in times)
-        and cursor.start % SIZES[cursor.granularity] == 0
+        and cursor.start % STEPS[cursor.granularity] == 0
         and not any("\0" in text for text in texts)
     )

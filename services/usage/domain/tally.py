@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from keyledger.verification.verdict import MALFORMED, NOT_FOUND
 from keyledger.wire import Use
 from services.usage.domain.period import SIZES, Granularity, bucket_of
 
@@ -36,10 +37,12 @@ class Count(Struct, frozen=True):
 
 
 NOTHING = Count()
+UNPROVEN = (MALFORMED, NOT_FOUND)
+"""Outcomes of whoever held no secret of the key: anyone who knows its id can make them."""
 
 
 class Tally(Struct, frozen=True):
-    """Totals of uses per granularity and bucket, and each key's last use in µs, whatever its outcome."""
+    """Totals of uses per granularity and bucket, and each key's last use in µs by who proved its secret."""
 
     buckets: dict[Granularity, dict[Bucket, Count]]
     last_used: dict[tuple[str, str], int]
@@ -72,6 +75,8 @@ def tally(uses: Iterable[Use]) -> Tally:
                 use.workspace_id, start, use.key_id, use.environment, use.outcome, use.external_id
             )
             counts[bucket] = counts.get(bucket, NOTHING) + added
+        if use.outcome in UNPROVEN:
+            continue
         key = (use.workspace_id, use.key_id)
         totals.last_used[key] = max(totals.last_used.get(key, use.last_at), use.last_at)
     return totals

@@ -115,6 +115,8 @@ class Outlook(Struct):
     """By key and code."""
     totals: dict[str, Bounds] = {}
     """By code: narrower than the keys' bounds together, since one key's luck is another's loss."""
+    costly: bool = False
+    """Whether some uses cost more than one unit: how many of them a limit refuses is told from units then."""
     times: dict[int, int] = {}
     """At most refused, by the start (µs) of the stretch; a block's are told at its start."""
 
@@ -134,7 +136,9 @@ def replay(sums: Iterable[Sum], policy: Policy) -> Outlook:
             if not _ends(each, policy, seen):
                 demand = minutes.setdefault(each.minute, {}).setdefault(each.key, _Demand())
                 demand.count += each.count
-                demand.units += each.cost if each.outcome == "VALID" else each.count
+                units = each.cost if each.outcome == "VALID" else each.count
+                demand.units += units
+                seen.costly = seen.costly or units != each.count
         if limit is not None:
             for holder in _holders(minutes, each_key=policy.each_key):
                 _limit(holder, limit, start, seen)

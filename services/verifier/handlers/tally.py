@@ -45,7 +45,7 @@ class Tally(Collector):
         yield GaugeMetricFamily("keyledger_granter_away", "1 while nothing grants limits and quotas.", away)
         yield self._states()
         dropped = self._counts.dropped()
-        yield CounterMetricFamily("keyledger_uses_dropped", "Uses no bound had room for.", dropped)
+        yield CounterMetricFamily("keyledger_uses_dropped", "Uses without room or in broken files.", dropped)
         unreadable = follower.unreadable
         yield CounterMetricFamily("keyledger_unreadable_events", "Events not understood.", unreadable)
         yield CounterMetricFamily("keyledger_rebuilds", "Times the log was read anew.", follower.rebuilds)

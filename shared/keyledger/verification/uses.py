@@ -1,6 +1,7 @@
 """Report uses: summed in memory, spooled each second, sent until they are committed, exactly once for ever.
 
-Lost is at most the last second at a kill -9, and what does not fit the bounds; the latter is counted.
+Lost is at most the last second at a kill -9, and what does not fit the bounds or stood in a file that cannot
+be read; what is lost otherwise than by a kill is counted.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class _Sum(msgspec.Struct, gc=False):
 
 
 class Uses:
-    """Counts uses, and gets them to the key service; `dropped` are those no bound had room for."""
+    """Counts uses, and gets them to the key service.
+
+    `dropped` are those that no bound had room for or whose file cannot be read: such a file of a process
+    before this one counts as one use, since nobody knows how many it held.
+    """
 
     def __init__(self, spool: Spool, bus: Bus | None, *, boot: str, max_sums: int = MAX_SUMS) -> None:
         """`boot` names this process for ever: 32 hex characters from a CSPRNG."""
@@ -69,6 +74,7 @@ class Uses:
         self._max_sums = max_sums
         self._sums: dict[_Name, _Sum] = {}
         self._firsts: list[tuple[str, int]] = []
+        self._held: dict[Batch, int] = {}
         self._told: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._spooling: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -143,10 +149,12 @@ class Uses:
                     return
                 # the write goes on when we are cancelled, so its number is spent either way
                 self._seq += 1
+                self._held[batch] = _uses_in(taken)
                 await asyncio.to_thread(self._spool.write, batch, body)
             except OSError as error:
                 # a number must not be missing: nothing else was written since
                 self._seq = batch.seq
+                self._held.pop(batch, None)
                 self._drop(taken, error.strerror or "the disk")
                 return
         self._spooled.set()
@@ -155,11 +163,13 @@ class Uses:
         """Send what is spooled, in order; False when one was not acknowledged, and the rest not sent."""
         for batch in self._spool.batches(self._boot):
             body = await asyncio.to_thread(self._spool.read, batch)
-            if body is None or not _is_batch(body):
+            if body is None or not _is_batch(batch, body):
                 _log.error("batch %d of boot %s cannot be read: its uses are lost", batch.seq, batch.boot)
+                self._count_dropped(self._held.get(batch, 1))
             elif not await self._acknowledged(batch, body):
                 return False
             await asyncio.to_thread(self._spool.remove, batch)
+            self._held.pop(batch, None)
         return True
 
     async def _acknowledged(self, batch: Batch, body: bytes) -> bool:
@@ -209,18 +219,22 @@ class Uses:
             self.when_dropped(count)
 
     def _drop(self, taken: dict[_Name, _Sum], why: str) -> None:
-        lost = sum(entry.count for entry in taken.values())
+        lost = _uses_in(taken)
         self._count_dropped(lost)
         _log.error("%d uses are dropped: %s", lost, why)
 
 
-def _is_batch(body: bytes) -> bool:
-    """Whether the body is whole; a broken one would be sent in vain for ever, and hold up all others."""
+def _is_batch(batch: Batch, body: bytes) -> bool:
+    """Whether the body is whole and of this name; any other would be sent in vain for ever, first of all."""
     try:
-        _BATCHES.decode(body)
+        found = _BATCHES.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return True
+    return (found.boot, found.seq) == (batch.boot, batch.seq)
+
+
+def _uses_in(sums: dict[_Name, _Sum]) -> int:
+    return sum(entry.count for entry in sums.values())
 
 
 def _use(name: _Name, entry: _Sum) -> Use:

@@ -23,7 +23,7 @@ from tests.support.memory_bus import MemoryBus
 from tests.support.memory_keys import MemoryKeys
 from tests.unit.keys.examples import KEY, OPERATOR, create, rotate
 
-BATCH = UseBatch("b" * 32, 0, (), ((KEY, 2), ("key_" + "8" * 22, 2)))
+BATCH = UseBatch("b" * 32, 0, (), ((KEY, 2), ("key_" + "6" * 22, 2)))
 
 
 class Nobody:

@@ -32,6 +32,7 @@ class KeyService:
     def __init__(self) -> None:
         self.status = 200
         self.body: Any = {"principal": "key_1", "workspace_id": "ws_1", "scopes": []}
+        self.headers: dict[str, str] = {}
         self.requests: list[httpx2.Request] = []
         self.error: httpx2.TransportError | None = None
 
@@ -39,7 +40,7 @@ class KeyService:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
-        return httpx2.Response(self.status, content=json.dumps(self.body).encode())
+        return httpx2.Response(self.status, content=json.dumps(self.body).encode(), headers=self.headers)
 
     def access(self, clock: ManualClock) -> KeyServiceAccess:
         transport = httpx2.MockTransport(self.handle)
@@ -68,6 +69,16 @@ async def test_the_callers_own_credential_is_asked_about(keys: KeyService, clock
         "limits": True,
         "key_id": None,
     }
+
+
+@pytest.mark.parametrize(("told", "position"), [("17", 17), (None, None), ("x", None)])
+async def test_the_position_that_limits_were_read_at_comes_along(
+    keys: KeyService, clock: ManualClock, told: str | None, position: int | None
+) -> None:
+    keys.headers = {} if told is None else {"X-Keyledger-Position": told}
+    access = keys.access(clock)
+    assert (await access.authorize(CALLER, "ws_1", None)).position == position
+    assert (await access.authorize(CALLER, "ws_1", None)).position == position, "as it was remembered"
 
 
 async def test_what_is_allowed_is_remembered_for_five_seconds(keys: KeyService, clock: ManualClock) -> None:

@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from keyledger.clock import SystemClock
 from keyledger.events import Epoch
-from keyledger.wire import ErasedUses, RecordedUses, Use
+from keyledger.wire import ErasedUses, Page, RecordedUses, Use
 from services.usage.consumer import HELD_MESSAGES, Metrics, UseConsumer
+from services.usage.domain.parking import TRIES, Parked
 from services.usage.domain.period import MINUTE
-from services.usage.domain.tally import Tally
+from services.usage.domain.tally import Tally, tally
 from tests.support.memory_bus import MemoryBus
 from tests.support.memory_usage import MemoryFeed, MemoryUsageStore
 from tests.support.waiting import until
@@ -24,9 +25,9 @@ EPOCH, NEXT_EPOCH = Epoch(1, b"line-one"), Epoch(2, b"line-two")
 class House:
     """A consumer and all it is connected to."""
 
-    def __init__(self, epoch: Epoch = EPOCH, *, page_size: int = 100) -> None:
+    def __init__(self, epoch: Epoch = EPOCH, *, page_size: int = 100, feed: MemoryFeed | None = None) -> None:
         self.store = MemoryUsageStore()
-        self.feed = MemoryFeed(epoch, page_size=page_size)
+        self.feed = feed or MemoryFeed(epoch, page_size=page_size)
         self.bus = MemoryBus()
         self.registry = CollectorRegistry()
         self.consumer = UseConsumer(self.store, self.feed, self.bus, SystemClock(), Metrics(self.registry))
@@ -52,6 +53,11 @@ class House:
     def sample(self, name: str, **labels: str) -> float:
         """The value of a metric."""
         return self.registry.get_sample_value(name, labels) or 0.0
+
+    def poison(self, use: Use) -> None:
+        """Record a batch of a good use and this one."""
+        good = Use("ws", "key", "live", MINUTE, "VALID", 1, 1, MINUTE)
+        self.feed.batches.append(RecordedUses(self.feed.batches[-1].position + 1, 0, (good, use)))
 
     async def at(self, position: int) -> None:
         """Wait until everything up to this position is folded, and known to be."""
@@ -303,3 +309,92 @@ async def test_a_feed_that_contradicts_itself_is_not_believed(house: House, trou
         await until(failed)
         assert (house.consumer.epoch, house.consumer.position) == (EPOCH, 3)
     assert house.counted() == 3
+
+
+BAD = {
+    "more than a counter holds": Use("ws", "key", "live", MINUTE, "VALID", 2**62, 1, MINUTE),
+    "fewer than none": Use("ws", "key", "live", MINUTE, "VALID", -5, 1, MINUTE),
+    "a cost below nothing": Use("ws", "key", "live", MINUTE, "VALID", 1, -1, MINUTE),
+    "a minute of no calendar": Use("ws", "key", "live", 2**62, "VALID", 1, 1, MINUTE),
+    "a last use of no calendar": Use("ws", "key", "live", MINUTE, "VALID", 1, 1, 2**62),
+    "what the store cannot hold": Use("ws", "key\0", "live", MINUTE, "VALID", 1, 1, MINUTE),
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_batch_that_cannot_be_counted_costs_itself_and_no_other(
+    house: House, words: str, live: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.record(3)
+    if live:
+        async with house.running():
+            await house.at(3)
+            house.poison(BAD[words])
+            house.record(2)
+            await house.say(*house.feed.batches[3:])
+            await house.at(6)
+    else:
+        house.poison(BAD[words])
+        house.record(2)
+        async with house.running():
+            await house.at(6)
+    assert house.counted() == 5
+    assert [(each.position, each.uses) for each in house.store.passed_over.values()] == [(4, 2)]
+    assert house.sample("keyledger_usage_parked_batches") == house.consumer.parked == 1
+    assert house.sample("keyledger_usage_failures_total", cause="Unfoldable") == TRIES - 1
+    assert capsys.readouterr().out.count("batch_parked") == 1
+
+
+async def test_a_record_that_cannot_be_read_is_passed_over_at_its_place() -> None:
+    class Garbled(MemoryFeed):
+        async def page(self, after: int, limit: int) -> tuple[Page, list[memoryview]]:
+            page, records = await super().page(after, limit)
+            return page, [
+                memoryview(b"\xc1") if at == 3 else each for at, each in enumerate(records, after + 1)
+            ]
+
+    house = House(feed=Garbled(EPOCH, page_size=4))
+    house.record(6)
+    async with house.running():
+        await house.at(6)
+    assert house.counted() == 5
+    assert [each.why for each in house.store.passed_over.values()] == ["unreadable"]
+
+
+async def test_what_is_garbled_once_is_counted(house: House) -> None:
+    garbled = house.record(1)[0]
+    house.feed.batches = [RecordedUses(1, 0, (BAD["fewer than none"],))]
+    async with house.running():
+
+        async def failed() -> bool:
+            return house.sample("keyledger_usage_failures_total", cause="Unfoldable") >= 1
+
+        await until(failed)
+        house.feed.batches = [garbled]
+        await house.at(1)
+    assert (house.counted(), house.consumer.parked) == (1, 0)
+
+
+async def test_what_was_passed_over_before_is_known_after_a_restart(house: House) -> None:
+    await house.store.begin(EPOCH, 0)
+    await house.store.fold(EPOCH, 0, 1, tally([]), parked=[Parked(1, 1, "count")])
+    house.record(2)
+    async with house.running():
+        await house.at(2)
+    assert house.sample("keyledger_usage_parked_batches") == 1
+
+
+async def test_a_store_that_fails_for_another_reason_passes_nothing_over(house: House) -> None:
+    house.record(2)
+    house.store.broken = True
+    async with house.running():
+
+        async def failed() -> bool:
+            return house.sample("keyledger_usage_failures_total", cause="RuntimeError") > TRIES
+
+        await until(failed)
+        assert house.store.passed_over == {}
+        house.store.broken = False
+        await house.at(2)
+    assert (house.counted(), house.consumer.parked) == (2, 0)

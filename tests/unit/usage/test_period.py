@@ -1,12 +1,14 @@
 """Periods and buckets."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keyledger.clock import parse_rfc3339
 from keyledger.errors import Refusal
-from services.usage.domain.period import SIZES, Granularity, Period, bucket_of, period_of
+from services.usage.domain.period import MINUTE, SIZES, Granularity, Period, bucket_of, period_of
 
 NOW = parse_rfc3339("2026-03-29T10:17:42.5Z")
 DAY = SIZES["day"]
@@ -65,3 +67,26 @@ def test_the_number_of_buckets_is_that_of_the_starts_in_the_period(
     period = period_of(start, start + length, granularity, now=NOW)
     last = bucket_of(period.end - 1, granularity)
     assert period.buckets == (last - period.start) // SIZES[granularity] + 1
+
+
+@given(times, st.integers(1, 2**42))
+def test_the_pieces_of_a_total_are_its_minutes_without_gap_or_overlap(start: int, length: int) -> None:
+    period = period_of(start, start + length, "total", now=NOW)
+    pieces = period.pieces
+    assert period.buckets == 1
+    assert pieces[0][1] == bucket_of(start, "minute")
+    assert pieces[-1][2] == bucket_of(period.end - 1, "minute") + MINUTE
+    for (_, _, last), (_, first, _) in itertools.pairwise(pieces):
+        assert last == first
+    for size, first, last in pieces:
+        assert first < last
+        assert first % SIZES[size] == last % SIZES[size] == 0
+    # few rows are read: less than two hours of minutes, less than two days of hours
+    assert sum(last - first for size, first, last in pieces if size == "minute") < 2 * SIZES["hour"]
+    assert sum(last - first for size, first, last in pieces if size == "hour") < 2 * DAY
+
+
+def test_a_total_is_by_default_of_the_last_24_hours_to_the_minute() -> None:
+    by_minute = period_of(None, None, "minute", now=NOW)
+    total = period_of(None, None, "total", now=NOW)
+    assert (total.start, total.end) == (by_minute.start, by_minute.end)

@@ -84,6 +84,15 @@ async def test_a_limit_of_which_nothing_was_spent_is_shown_whole(house: House) -
     assert 0 < body["reset"] - time.time() <= 60
 
 
+@pytest.mark.parametrize(("url", "holder"), [(URL, WS), (OF_KEY, KEY_A)])
+async def test_the_position_is_that_of_the_log_the_limits_were_read_at(
+    house: House, url: str, holder: str
+) -> None:
+    assert "X-Keyledger-Position" not in (await house.http.get(url)).headers, "nobody told it"
+    house.access.limited[holder] = Limited(RateLimit(100, 60), position=41)
+    assert (await house.http.get(url)).headers["X-Keyledger-Position"] == "41"
+
+
 @pytest.mark.parametrize("url", [URL, OF_KEY])
 async def test_the_order_of_refusals_is_the_contracts(house: House, url: str) -> None:
     assert (await house.http.get(f"{url}?colour=red")).json()["field"] == "colour"

@@ -9,8 +9,10 @@ import pytest
 
 from keyledger.clock import SystemClock, rfc3339
 from keyledger.errors import Refusal, insufficient_permissions, not_found
-from keyledger.wire import Use
+from keyledger.wire import RecordedUses, Use
+from services.usage.domain.parking import Parked
 from services.usage.domain.period import MINUTE
+from services.usage.domain.tally import tally
 from services.usage.handlers import Asked, Usage
 from tests.support.memory_usage import MemoryLimits
 from tests.support.usage_house import EPOCH, KEY_A, KEY_B, NOON, RANGE, URL, WS, House, alive, use
@@ -102,11 +104,53 @@ async def test_csv_has_the_columns_of_the_groups(house: House) -> None:
         ("application/json;q=0.2, text/csv;q=0.9", "text/csv; charset=utf-8"),
         ("text/csv;q=0", "application/json"),
         ("text/csv;q=x", "application/json"),
+        ("text/csv;q=9, application/json;q=0.1", "application/json"),
+        ("text/csv, application/json", "text/csv; charset=utf-8"),
+        ("application/json, text/csv", "application/json"),
+        ("TEXT/CSV; Q = 1.000 , application/json;q=0.999", "text/csv; charset=utf-8"),
+        ("text/csv, */*", "text/csv; charset=utf-8"),
+        ("text/csv;q=0.5, */*;q=0.8", "application/json"),
+        ("text/*, application/json;q=0", "text/csv; charset=utf-8"),
+        ("text/csv;q=0, text/*, application/json;q=0.1", "application/json"),
     ],
 )
 async def test_json_unless_csv_is_preferred(house: House, accept: str, media: str) -> None:
     house.http.headers["Accept"] = accept
     assert (await house.get()).headers["Content-Type"] == media
+
+
+async def test_csv_of_a_key_has_its_last_use_in_a_header(house: House) -> None:
+    house.http.headers["Accept"] = "text/csv"
+    url = f"/v1/workspaces/{WS}/keys/{KEY_A}/usage"
+    assert "X-Last-Used-At" not in (await house.get(url)).headers
+    await house.count(use())
+    assert (await house.get(url, **RANGE)).headers["X-Last-Used-At"] == "2026-05-04T12:00:00Z"
+    assert "X-Last-Used-At" not in (await house.get(**RANGE)).headers
+
+
+@pytest.mark.parametrize(
+    ("end", "counted"),
+    [("12:01:00Z", 4), ("12:00:00.000001Z", 4), ("13:00:00Z", 4), ("13:00:00.000001Z", 5), ("12:00:00Z", 0)],
+)
+async def test_both_ends_are_rounded_to_whole_buckets(house: House, end: str, counted: int) -> None:
+    await house.count(use(at=NOON + 37 * MINUTE, count=4), use(at=NOON + 61 * MINUTE))
+    told = await house.get(from_="2026-05-04T11:59:00Z", to=f"2026-05-04T{end}", granularity="hour")
+    assert told.json()["totals"]["count"] == counted
+    schema = (await house.http.get("/docs/openapi.json")).json()["paths"]
+    described = schema["/v1/workspaces/{workspace_id}/usage"]["get"]["description"]
+    assert "the one that `to` lies in, unless `to` is its start" in " ".join(described.split())
+
+
+async def test_the_document_names_csv_and_the_headers_of_answers(house: House) -> None:
+    paths = (await house.http.get("/docs/openapi.json")).json()["paths"]
+    of_key = paths["/v1/workspaces/{workspace_id}/keys/{key_id}/usage"]["get"]["responses"]["200"]
+    assert set(of_key["content"]) == {"application/json", "text/csv"}
+    assert set(of_key["headers"]) == {"X-Keyledger-Position", "X-Next-Cursor", "X-Last-Used-At"}
+    whole = paths["/v1/workspaces/{workspace_id}/usage"]["get"]
+    assert set(whole["responses"]["200"]["headers"]) == {"X-Keyledger-Position", "X-Next-Cursor"}
+    assert "apostrophe" in whole["description"]
+    last = paths["/v1/workspaces/{workspace_id}/last-used"]["get"]["responses"]["200"]
+    assert set(last["content"]) == {"application/json"}
 
 
 @pytest.mark.parametrize(
@@ -214,6 +258,21 @@ async def test_readiness_tells_how_far_the_log_is_folded(house: House) -> None:
     assert (await house.http.get("/readyz")).json()["status"] == "degraded"
 
 
+async def test_readiness_tells_of_batches_that_were_passed_over() -> None:
+    house = House()
+    await house.store.begin(EPOCH, 0)
+    await house.store.fold(EPOCH, 0, 1, tally(()), parked=[Parked(1, 5, "count")])
+    house.feed.batches = [RecordedUses(1, 0, ())]
+    async with alive(house):
+
+        async def told() -> httpx2.Response | None:
+            answer = await house.http.get("/readyz")
+            return answer if answer.status_code == 200 else None
+
+        body = (await until(told)).json()
+        assert (body["status"], body["parked"]) == ("degraded", 1)
+
+
 async def test_without_a_feed_it_is_alive_and_not_ready() -> None:
     house = House()
     house.feed.away = True
@@ -242,6 +301,26 @@ async def test_what_was_dropped_is_refused_and_not_told_as_nothing(house: House)
     assert (answer.status_code, answer.json()["field"]) == (400, "from")
     assert "2026-05-04T13:00:00Z" in answer.json()["message"]
     assert (await house.get(**RANGE, granularity="hour")).json()["totals"]["count"] == 3
+
+
+async def test_a_total_is_one_point_of_the_whole_period(house: House) -> None:
+    await house.count(use(count=3), use(at=NOON + 5 * MINUTE, count=4), use(at=NOON + 61 * MINUTE, count=9))
+    answer = await house.get(from_="2026-05-04T12:00:30Z", to="2026-05-04T12:06:00Z", granularity="total")
+    assert answer.json() == {
+        "series": [{"start": "2026-05-04T12:00:00Z", "count": 7, "cost": answer.json()["totals"]["cost"]}],
+        "totals": {"count": 7, "cost": answer.json()["totals"]["cost"]},
+        "next_cursor": None,
+    }
+
+
+async def test_a_total_needs_only_the_minutes_at_its_edges(house: House) -> None:
+    await house.count(use(count=3))
+    house.store.kept_from = {"minute": NOON + 60 * MINUTE}
+    whole = await house.get(from_="2026-05-04T12:00:00Z", to="2026-05-04T14:00:00Z", granularity="total")
+    assert whole.status_code == 200
+    edge = await house.get(from_="2026-05-04T12:01:00Z", to="2026-05-04T14:00:00Z", granularity="total")
+    assert (edge.status_code, edge.json()["field"]) == (400, "from")
+    assert "By the minute" in edge.json()["message"]
 
 
 async def test_uses_are_told_apart_by_the_external_id_of_their_time(house: House) -> None:

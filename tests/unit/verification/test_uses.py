@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from keyledger.verification.ports import USES_SUBJECT, Message
 from keyledger.verification.projection import KeyRecord
@@ -135,11 +136,39 @@ async def test_a_broken_file_holds_up_nobody(tmp_path: Path) -> None:
     bus = MemoryBus()
     recorder = await recorded(bus)
     (tmp_path / Batch("d" * 32, 0).file).write_bytes(b"\xc1 broken")
+    renamed = msgspec.msgpack.encode(UseBatch("d" * 32, 7, ()))
+    (tmp_path / Batch("d" * 32, 9).file).write_bytes(renamed)
     uses = Uses(Spool(tmp_path), bus, boot=BOOT)
     uses.count(KEY, "VALID", cost=1, now=START)
     await uses.flush()
     assert await uses.send()
     assert recorder.order == [(BOOT, 0)]
+    assert uses.dropped == 2, "nobody knows how many they held"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+async def test_the_uses_of_an_own_file_that_cannot_be_read_are_counted_as_dropped(
+    tmp_path: Path, harm: str
+) -> None:
+    bus = MemoryBus()
+    recorder = await recorded(bus)
+    uses = Uses(Spool(tmp_path), bus, boot=BOOT)
+    told: list[int] = []
+    uses.when_dropped = told.append
+    for outcome in ("VALID", "VALID", "REVOKED"):
+        uses.count(KEY, outcome, cost=1, now=START)
+    await uses.flush()
+    (file,) = tmp_path.iterdir()
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-3])
+    else:
+        file.unlink()
+    uses.count(KEY, "VALID", cost=1, now=START)
+    await uses.flush()
+    assert await uses.send()
+    assert recorder.order == [(BOOT, 1)]
+    assert (uses.dropped, told) == (3, [3])
 
 
 async def test_what_no_bound_has_room_for_is_counted(tmp_path: Path) -> None:
