@@ -139,7 +139,7 @@ def last_blocks(store: Path) -> list[Path]:
     "damage",
     [
         lose,
-        put_back,
+        pytest.param(put_back, marks=pytest.mark.long),
         pytest.param(truncate, marks=pytest.mark.long),
         pytest.param(flip, marks=pytest.mark.long),
     ],
@@ -197,7 +197,8 @@ async def delete(bus: Bus, stream: str) -> None:
         await jetstream.delete(bus, stream)
 
 
-@pytest.mark.parametrize("harm", [purge, pytest.param(delete, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("harm", [purge, delete])
 async def test_streams_that_are_purged_or_deleted_under_load_lose_nobody_anything(
     database: str,
     nats_url: str,

@@ -177,9 +177,9 @@ class Held:
         await self.connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("longest", "within"),
-    [pytest.param(1.0, 5.0, id="short"), pytest.param(25.0, 30.0, id="long", marks=pytest.mark.long)],
+    ("longest", "within"), [pytest.param(1.0, 5.0, id="short"), pytest.param(25.0, 30.0, id="long")]
 )
 async def test_a_transaction_that_is_left_open_is_alarmed_about(
     database: str, nats_url: str, folder: Path, figures: Figures, longest: float, within: float

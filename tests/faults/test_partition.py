@@ -144,11 +144,12 @@ async def test_cut_off_from_everything_a_verifier_answers_until_it_may_be_too_ol
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("deaf", "seconds"),
     [
         pytest.param(True, MAX_STALENESS + 1, id="links cut"),
-        pytest.param(False, 60.0, id="links open", marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+        pytest.param(False, 60.0, id="links open", marks=pytest.mark.timeout(180)),
     ],
 )
 async def test_a_verifier_that_was_stopped_looks_at_its_age_before_it_answers(

@@ -275,6 +275,7 @@ async def test_what_was_denied_before_a_restore_stays_denied_until_it_is_accepte
         figures(lost_events=lost_position - backed_up, rebuilt_after_s=rebuilt_after)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_second_restore_to_before_the_first_one_forgets_no_denial(
     figures: Figures, nats_url: str, folder: Path
@@ -311,6 +312,7 @@ async def test_a_second_restore_to_before_the_first_one_forgets_no_denial(
         figures(lost=len(newest["lost"]), epoch=first)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_with_the_stream_lost_as_well_a_verifier_that_was_there_refuses_still(
     figures: Figures, folder: Path
