@@ -1,7 +1,5 @@
 """The account's page, erasing it, and what a write from elsewhere is told."""
 
-from collections.abc import AsyncIterator
-
 import httpx2
 import msgspec
 import pytest
@@ -11,17 +9,6 @@ from tests.support.dashboard import PAGE, in_memory
 from tests.support.dashboard_pages import ADA, PART, Pages
 
 ERASE = "/account/erase"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 async def test_the_account_tells_who_is_signed_in_and_is_found_from_every_page(

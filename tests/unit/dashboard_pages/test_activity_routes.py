@@ -4,27 +4,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 
 import httpx2
-import pytest
 
 from keyledger.errors import unavailable
 from tests.support.dashboard_backend import made_id
 from tests.support.dashboard_pages import ACME, PART, Pages
 
 ACTIVITY = "/settings/activity"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 async def test_activity_is_newest_first_in_words(pages: Pages, browser: httpx2.AsyncClient) -> None:

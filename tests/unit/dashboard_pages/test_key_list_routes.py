@@ -1,7 +1,6 @@
 """The list of keys and creating one, by their addresses, and how every page refuses."""
 
 import re
-from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 import httpx2
@@ -13,17 +12,6 @@ from tests.support.dashboard_pages import ADA, BOB, EVE, FORM, PART, Pages
 
 KEYS = "/settings/api-keys"
 HOSTILE = '"><script>alert(1)</script>'
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 def form(**values: str) -> bytes:

@@ -1,7 +1,6 @@
 """One key's page: history, time travel, and what is done to the key."""
 
 import re
-from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 import httpx2
@@ -13,17 +12,6 @@ from services.dashboard.pages.words import STATUSES
 from tests.support.dashboard_pages import PART, Pages
 
 KEYS = "/settings/api-keys"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 async def test_a_key_page_shows_what_it_is_and_what_happened(

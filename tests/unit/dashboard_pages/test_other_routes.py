@@ -1,27 +1,14 @@
 """Workspace and members, by their addresses."""
 
-from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 import httpx2
 import msgspec
-import pytest
 
 from keyledger.events import Quota
 from tests.support.dashboard_pages import ACME, ADA, BOB, PART, Pages
 
 MEMBERS = "/settings/members"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 async def test_the_workspace_shows_its_limits_and_is_renamed(

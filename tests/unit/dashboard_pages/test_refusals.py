@@ -1,10 +1,8 @@
 """Roles that change, states that are stale and answers that do not come while somebody looks at a page."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx2
-import pytest
 
 from keyledger.client.records import Key
 from keyledger.errors import insufficient_permissions, precondition_failed
@@ -16,17 +14,6 @@ from tests.support.dashboard_backend import MemoryBackend, made_id
 from tests.support.dashboard_pages import ADA, BOB, PART, Pages
 
 MEMBERS = "/settings/members"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 async def test_members_are_shown_to_who_was_an_admin_a_moment_ago(

@@ -5,7 +5,6 @@ import html
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,17 +19,6 @@ from tests.support.dashboard_backend import EMPTY, made_id
 from tests.support.dashboard_pages import PART, Pages
 
 USAGE = "/settings/usage"
-
-
-@pytest.fixture
-def pages() -> Pages:
-    return Pages()
-
-
-@pytest.fixture
-async def browser(pages: Pages) -> AsyncIterator[httpx2.AsyncClient]:
-    async with pages.browser() as client:
-        yield client
 
 
 def chart_of(text: str) -> dict[str, Any]:
