@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -14,12 +13,12 @@ from services.cli.operator import TIMEOUT, ask, entries
 from services.cli.places import Places
 from services.cli.tables import Json, print_json, print_table
 from services.cli.usage_pages import path_of
+from services.cli.what_if import read_limit
 
 app = App(name="keys", help="Make, list, look at, rotate and revoke keys, as KEYLEDGER_ADMIN_KEY_FILE may.")
 Workspace = Annotated[
     str, Parameter(help="The workspace's id, ws_…; `keyledger keys workspaces` lists them.")
 ]
-_LIMIT = re.compile(r"([0-9]{1,18})/([0-9]{1,5})", re.ASCII)
 
 
 @app.command
@@ -163,7 +162,7 @@ def create(
         "scopes": _parts(scopes),
         "expires_at": expires,
         "allowed_ips": None if allowed_ips is None else _parts(allowed_ips),
-        "rate_limit": None if limit is None else _limit_of(limit),
+        "rate_limit": None if limit is None else _rate_limit(limit),
         "external_id": external_id,
     }
     body = {field: value for field, value in asked.items() if value is not None}
@@ -265,8 +264,6 @@ def _limit(limit: Mapping[str, Any] | None) -> str:
     return "" if limit is None else f"{limit['limit']:,} per {limit['window_seconds']} s"
 
 
-def _limit_of(text: str) -> dict[str, int]:
-    parts = _LIMIT.fullmatch(text)
-    if parts is None:
-        raise LocalRunError("--limit is units/seconds, such as 500/60")
-    return {"limit": int(parts[1]), "window_seconds": int(parts[2])}
+def _rate_limit(text: str) -> dict[str, int]:
+    limit = read_limit(text)
+    return {"limit": limit.limit, "window_seconds": limit.window_seconds}

@@ -85,7 +85,7 @@ class _Change:
     def __init__(
         self, limit: str | None, scopes: str, expires: str | None, max_age_days: int | None, *, alone: bool
     ) -> None:
-        self.limit: Limit | None = None if limit is None else _limit(limit)
+        self.limit: Limit | None = None if limit is None else read_limit(limit)
         self._alone = alone
         self._scopes = _scopes(scopes)
         self._expires = None if expires is None else _moment("expires", expires)
@@ -149,7 +149,8 @@ def _sums(places: Places, workspace: str, key: str | None, start: int, end: int)
             )
 
 
-def _limit(text: str) -> Limit:
+def read_limit(text: str) -> Limit:
+    """What --limit says, units/seconds; a LocalRunError when it says something else."""
     from keyledger.errors import Refusal  # noqa: PLC0415
     from services.usage.domain.what_if import limit_of  # noqa: PLC0415
 

@@ -84,6 +84,6 @@ async def test_what_is_refused_is_a_sentence_that_names_the_field(system: System
     ws = await system.workspace()
     new = ("create", "n", "--workspace", ws, "--environment", "live")
     assert "--workspace is an id" in await failed("list", "--workspace", "ws_1/../x")
-    assert "--limit is units/seconds" in await failed(*new, "--limit", "many")
+    assert "--limit: A limit is written units/seconds" in await failed(*new, "--limit", "many")
     assert "400 invalid_request (expires_at)" in await failed(*new, "--expires", "tomorrow")
     assert "404 not_found" in await failed("show", "key_" + "0" * 22, "--workspace", ws)
