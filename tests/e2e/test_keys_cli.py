@@ -72,7 +72,7 @@ async def test_what_another_limit_would_have_meant_is_asked_of_every_workspace_a
         said = (await keyledger("what-if", "--limit", "1/60", *span, home=system.home)).good()
         return key["id"] in said and f"{ws} Busy" in said
 
-    await until(told, within=15, describe="the refusals of a limit that was not in force")
+    await until(told, within=30, describe="the refusals of a limit that was not in force")
 
 
 async def test_what_is_refused_is_a_sentence_that_names_the_field(system: System) -> None:
