@@ -7,6 +7,10 @@ python = $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; \
 	done),$(error Python 3.11 or newer is needed, but none is on PATH))
 bin := .venv/bin
+# Two processes, each with servers of its own. Servers that were given are one for all: their tests go in turn.
+at_once := $(if $(KEYLEDGER_TEST_POSTGRES)$(KEYLEDGER_TEST_NATS),,-n 2 --dist loadfile)
+whole := tests/browser tests/e2e tests/faults
+parts := tests $(whole:%=--ignore=%)
 
 # A recipe's long-running lines are their own process (exec), so that a SIGTERM sent to make arrives. A SIGINT make
 # never passes on: it takes it that the terminal has sent it to all of them.
@@ -18,13 +22,14 @@ up: ## run everything on this machine, until Ctrl-C
 	@exec $(bin)/keyledger up
 
 test: quality ## check the code, then run every test; SERVERS=containers takes Postgres and NATS from Docker
-	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest -m "not long" $(ARGS)
+	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest $(at_once) $(parts) -m "not long" $(ARGS)
+	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest $(whole) -m "not long" $(ARGS)
 
 faults: .dev ## every fault against real processes, under 15 minutes; KEYLEDGER_FAULT_SEED=… repeats a run
 	exec $(bin)/python -m pytest tests/faults -m "long or not long" $(ARGS)
 
 check: quality ## what can be checked in under a minute, without servers
-	exec $(bin)/python -m pytest -q tests/architecture tests/unit
+	exec $(bin)/python -m pytest -q $(at_once) tests/architecture tests/unit
 
 quality: .dev
 	$(bin)/ruff check
