@@ -26,7 +26,7 @@ test: quality ## check the code, then run every test; SERVERS=containers takes P
 	exec env KEYLEDGER_TEST_SERVERS=$(SERVERS) $(bin)/python -m pytest $(whole) -m "not long" $(ARGS)
 
 faults: .dev ## every fault against real processes, under 15 minutes; KEYLEDGER_FAULT_SEED=… repeats a run
-	exec $(bin)/python -m pytest tests/faults -m "long or not long" $(ARGS)
+	exec $(bin)/python -m pytest $(at_once) tests/faults -m "long or not long" $(ARGS)
 
 check: quality ## what can be checked in under a minute, without servers
 	exec $(bin)/python -m pytest -q $(at_once) tests/architecture tests/unit

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SEED = "KEYLEDGER_FAULT_SEED"
-_LINES = pytest.StashKey[list[str]]()
+_SHOWN = "figures"
 
 
 class Figures:
@@ -40,7 +40,8 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     """The test's dice and figures. KEYLEDGER_FAULT_SEED repeats an earlier run's dice."""
     found = Figures(request.node.name, int(os.environ.get(SEED) or secrets.randbits(32)))
     yield found
-    request.config.stash.setdefault(_LINES, []).append(found.line)
+    # with the report, since the process that shows it may be another
+    request.node.user_properties.append((_SHOWN, found.line))
 
 
 @pytest.fixture
@@ -51,9 +52,17 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show every test's seed and figures, passed or not."""
-    if lines := config.stash.get(_LINES, []):
+    lines = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, text in report.user_properties
+        if name == _SHOWN
+    ]
+    if lines:
         terminalreporter.section("faults")
         for line in lines:
             terminalreporter.line(line)

@@ -82,12 +82,14 @@ async def load(
                 sent += 1
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 verifier = chance.choices(verifiers, weights)[0]
+                # one that was killed cannot know what it told before
+                told_by = f"{verifier.name}/{verifier.launches}"
                 try:
                     answer = await http.get(f"{verifier.url}/v1/gateway", headers={"X-API-Key": token})
                 except httpx2.HTTPError:
                     seen.failed += 1
                 else:
-                    seen.note(verifier.name, answer)
+                    seen.note(told_by, answer)
 
         await asyncio.gather(*(one_after_the_other() for _ in range(connections)))
 

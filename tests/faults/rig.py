@@ -48,6 +48,7 @@ class Daemon:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"{name}.log"
+        self.launches = 0
         self._module = module
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -60,6 +61,7 @@ class Daemon:
 
     def launch(self) -> None:
         """Start it, without waiting for anything."""
+        self.launches += 1
         argv = [sys.executable, "-m", self._module]
         self._process = Process(argv, log=self.log, env=self.environment)
 

@@ -68,21 +68,28 @@ class Gate:
         self._answering.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        connection = self.accepted
-        try:
-            there, back = await asyncio.open_connection(*self._target)
-        except OSError:
+        if self._server is None:  # it was cut while this connection came
             writer.transport.abort()
             return
-        self._writers |= {writer, back}
+        self.accepted += 1
+        connection = self.accepted
+        ends = {writer}
+        self._writers.add(writer)
         try:
-            await asyncio.gather(
-                self._pump(reader, back, self._flowing, connection),
-                self._pump(there, writer, self._answering),
-            )
+            there, back = await asyncio.open_connection(*self._target)
+            ends.add(back)
+            self._writers.add(back)
+            if not writer.transport.is_closing():  # it was cut while the way was made
+                await asyncio.gather(
+                    self._pump(reader, back, self._flowing, connection),
+                    self._pump(there, writer, self._answering),
+                )
+        except OSError:
+            pass
         finally:
-            self._writers -= {writer, back}
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
     async def _pump(
         self,
