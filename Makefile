@@ -28,7 +28,7 @@ test: quality ## check the code, then run every test; SERVERS=containers takes P
 faults: .dev ## every fault against real processes, under 15 minutes; KEYLEDGER_FAULT_SEED=… repeats a run
 	exec $(bin)/python -m pytest $(at_once) tests/faults -m "long or not long" $(ARGS)
 
-check: quality ## what can be checked in under a minute, without servers
+check: quality ## what can be checked without servers, in under two minutes on two cores
 	exec $(bin)/python -m pytest -q $(at_once) tests/architecture tests/unit
 
 quality: .dev
